@@ -1,0 +1,277 @@
+"""What a model and its artifacts promise: the card, the formats, the precisions and their limits.
+
+Standard library and numpy only, so that a light installation can read every card.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from exporters.errors import InputError, nearest
+
+SCHEMA_VERSION = 1
+INPUT_NAME = "image"
+FEATURES_NAME = "features"
+
+
+@dataclasses.dataclass(frozen=True)
+class Resize:
+    """How a decoded RGB picture becomes the model's input (see `exporters.pixels.resize`).
+
+    `width`, `height` in px; `method` is `bilinear`; `crop` is `stretch`, `center` or `pad`.
+    """
+
+    width: int
+    height: int
+    method: str = "bilinear"
+    crop: str = "stretch"
+
+
+@dataclasses.dataclass(frozen=True)
+class Output:
+    """One named output of a model: one head.
+
+    `shape` without the batch axis; `dtype` as the artifact stores it (runners always answer in float32);
+    `activation` is `softmax`, `sigmoid` or `linear`; `labels` in index order, empty where the task has none.
+    """
+
+    name: str
+    kind: str
+    task: str
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+    activation: str = "softmax"
+    labels: tuple[str, ...] = ()
+    unit: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Backbone:
+    """Which pretrained network the model stands on; `pixel_scaling` is inside the model."""
+
+    name: str
+    alpha: float | None
+    weights_sha256: str
+    pixel_scaling: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Card:
+    """Everything that somebody needs to feed an artifact and to read its answers.
+
+    The input is always `image`: (N, `resize.height`, `resize.width`, 3), RGB, raw values 0..255;
+    `input_dtype` is `uint8` for full-integer TFLite and `float32` otherwise. `created_from` is the
+    fingerprint of the run; no clock time is stored, so that the same run makes the same bytes.
+    """
+
+    name: str
+    resize: Resize
+    outputs: tuple[Output, ...]
+    backbone: Backbone
+    cut: tuple[str, ...]
+    precision: str = "float32"
+    input_dtype: str = "float32"
+    versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    created_from: str = ""
+
+    def output(self, name: str) -> Output:
+        """Return the output of that name; raises KeyError where there is none."""
+        return {output.name: output for output in self.outputs}[name]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the card as INTERFACES fixes card.json."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "name": self.name,
+            "input": {
+                "name": INPUT_NAME,
+                "shape": [None, self.resize.height, self.resize.width, 3],
+                "dtype": self.input_dtype,
+                "range": [0, 255],
+                "color": "RGB",
+                "layout": "NHWC",
+            },
+            "resize": dataclasses.asdict(self.resize),
+            "outputs": [_output_to_json(output) for output in sorted(self.outputs, key=lambda output: output.name)],
+            "backbone": dataclasses.asdict(self.backbone),
+            "cut": list(self.cut),
+            "precision": self.precision,
+            "versions": dict(sorted(self.versions.items())),
+            "created_from": self.created_from,
+        }
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> Card:
+        """Build a card from card.json; raises InputError where a field is missing or of another schema."""
+        try:
+            if data["schema_version"] != SCHEMA_VERSION:
+                raise InputError(
+                    f"The card has schema_version {data['schema_version']!r}.",
+                    f"schema_version {SCHEMA_VERSION}",
+                    "export the model again with this version of cutpoint",
+                )
+            return Card(
+                name=data["name"],
+                resize=Resize(**data["resize"]),
+                outputs=tuple(_output_from_json(output) for output in data["outputs"]),
+                backbone=Backbone(**data["backbone"]),
+                cut=tuple(data["cut"]),
+                precision=data["precision"],
+                input_dtype=data["input"]["dtype"],
+                versions=dict(data["versions"]),
+                created_from=data["created_from"],
+            )
+        except (KeyError, TypeError) as fault:
+            raise InputError(
+                f"The card is not one that cutpoint writes: {fault}.",
+                "a card.json with the fields of schema_version 1",
+                "export the model again",
+            ) from fault
+
+    def write(self, path: Path) -> None:
+        """Write the card to `path` as UTF-8 JSON with LF line ends."""
+        path.write_text(json.dumps(self.to_json(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")
+
+    @staticmethod
+    def read(path: Path) -> Card:
+        """Read card.json; raises InputError where the file is missing or no card."""
+        try:
+            return Card.from_json(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError) as fault:
+            raise InputError(
+                f"The card {path} cannot be read: {fault}.",
+                "the card.json that an export writes",
+                "export the model again",
+            ) from fault
+
+
+def _output_to_json(output: Output) -> dict[str, Any]:
+    return dataclasses.asdict(output) | {"shape": list(output.shape), "labels": list(output.labels)}
+
+
+def _output_from_json(data: Mapping[str, Any]) -> Output:
+    return Output(**{**data, "shape": tuple(data["shape"]), "labels": tuple(data["labels"])})
+
+
+@dataclasses.dataclass(frozen=True)
+class Format:
+    """One row of FORMATS: who writes the format and who reads it back.
+
+    `exporter` is `module:function`, called as `export(saved_model_dir, card, out, *, precision, calibration_images)`;
+    `runner` is `module:class`, a context manager over an artifact folder; `precisions` lists what it can hold,
+    the first being what an unadorned format name adds first; `file` is the file that stands for the artifact;
+    `backends` are what its runner can compute with, the first being the one that verifies; `integer_precisions` take
+    uint8 pixels and answer classifications in uint8.
+    """
+
+    exporter: str
+    runner: str
+    precisions: tuple[str, ...]
+    file: str
+    backends: tuple[str, ...]
+    integer_precisions: tuple[str, ...] = ()
+
+
+FORMATS: dict[str, Format] = {
+    "tfjs": Format(
+        exporter="exporters.tfjs:export",
+        runner="exporters.runners.tfjs:TfjsRunner",
+        precisions=("float32", "float16", "uint8"),
+        file="model.json",
+        backends=("wasm", "cpu"),
+    ),
+    "tflite": Format(
+        exporter="exporters.tflite:export",
+        runner="exporters.runners.tflite:TfliteRunner",
+        precisions=("float32", "float16", "dynamic_int8", "int8"),
+        file="model.tflite",
+        backends=("xnnpack", "reference"),
+        integer_precisions=("int8",),
+    ),
+    "onnx": Format(
+        exporter="exporters.onnx:export",
+        runner="exporters.runners.onnx:OnnxRunner",
+        precisions=("float32", "float16", "int8"),
+        file="model.onnx",
+        backends=("cpu",),
+    ),
+}
+
+QUANTISED = frozenset({"uint8", "uint16", "dynamic_int8", "int8", "int16x8"})
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """What an artifact may differ by.
+
+    `max_abs` is the largest difference of probabilities (None: not judged by difference), `agreement` the least
+    share 0..1 of images with the same top-1 label outside near-ties, `accuracy_drop` the largest fall of accuracy
+    in shares (None: not judged), `relative_error` the largest error of a regression in shares of the spread.
+    """
+
+    max_abs: float | None
+    agreement: float
+    accuracy_drop: float | None = None
+    relative_error: float = 0.01
+
+
+CEILINGS: dict[str, Limits] = {
+    "float32": Limits(1e-4, 1.0),
+    "float16": Limits(5e-3, 0.995),
+    "uint8": Limits(5e-2, 0.98, 0.01, 0.05),
+    "uint16": Limits(5e-2, 0.98, 0.01, 0.05),
+    "dynamic_int8": Limits(5e-2, 0.98, 0.01, 0.05),
+    "int16x8": Limits(5e-2, 0.98, 0.01, 0.05),
+    "int8": Limits(None, 0.95, 0.01, 0.05),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class ArtifactName:
+    """A format and a precision, written `format-precision`: the name of the artifact's folder."""
+
+    format: str
+    precision: str
+
+    def __str__(self) -> str:
+        return f"{self.format}-{self.precision}"
+
+
+def parse_formats(names: tuple[str, ...] | list[str]) -> tuple[ArtifactName, ...]:
+    """Turn what a user lists into artifact names, in the order of FORMATS, each once.
+
+    Args:
+        names: `tfjs` (all its precisions) or `tfjs-float16`.
+
+    Raises:
+        InputError: an unknown format or precision, or an empty list.
+    """
+    wanted: set[ArtifactName] = set()
+    for name in names:
+        format_name, _, precision = name.strip().partition("-")
+        if format_name not in FORMATS:
+            raise InputError(
+                f"There is no format '{format_name}'.", nearest(format_name, FORMATS), "change --formats or export.formats"
+            )
+        known = FORMATS[format_name].precisions
+        if precision and precision not in known:
+            raise InputError(
+                f"The format '{format_name}' has no precision '{precision}'.",
+                f"one of {', '.join(known)}",
+                "change --formats or export.formats",
+            )
+        wanted.update(ArtifactName(format_name, each) for each in ((precision,) if precision else known))
+    if not wanted:
+        raise InputError(
+            "No format is asked for.", f"at least one of {', '.join(FORMATS)}", "set --formats or export.formats"
+        )
+    return tuple(
+        ArtifactName(format_name, precision)
+        for format_name, row in FORMATS.items()
+        for precision in row.precisions
+        if ArtifactName(format_name, precision) in wanted
+    )

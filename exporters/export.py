@@ -1,0 +1,92 @@
+"""Writes one artifact folder whole: the model by its format's exporter, then card, labels and README."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from exporters.contract import FORMATS, INPUT_NAME, ArtifactName, Card
+from exporters.verification import labels_files
+
+
+def export_artifact(
+    name: ArtifactName, saved_model_dir: Path, card: Card, artifacts: Path, calibration_images: np.ndarray
+) -> Path:
+    """Write `artifacts/<format>-<precision>`, in a temporary place first, so that no half of it is ever left there.
+
+    Args:
+        name: format and precision.
+        saved_model_dir: as `write_saved_model` leaves it.
+        card: the Keras model's card.
+        artifacts: the folder for the artifact's folder; an artifact of that name is replaced.
+        calibration_images: uint8 (N, height, width, 3) from the training split.
+
+    Returns:
+        The artifact's folder.
+    """
+    artifacts.mkdir(parents=True, exist_ok=True)
+    card = artifact_card(card, name)
+    with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=artifacts) as work:
+        folder = Path(work) / str(name)
+        folder.mkdir()
+        module, _, attribute = FORMATS[name.format].exporter.partition(":")
+        export = getattr(importlib.import_module(module), attribute)
+        export(saved_model_dir, card, folder, precision=name.precision, calibration_images=calibration_images)
+        write_papers(folder, card)
+        return move_into_place(folder, artifacts / str(name))
+
+
+def move_into_place(folder: Path, target: Path) -> Path:
+    """Move a finished folder to its place on the same file system, where it replaces an earlier one."""
+    if target.exists():
+        shutil.rmtree(target)
+    os.replace(folder, target)
+    return target
+
+
+def artifact_card(card: Card, name: ArtifactName) -> Card:
+    """Return the card of an artifact: the model's, with the artifact's precision and the dtypes of its file."""
+    row = FORMATS[name.format]
+    integer = name.precision in row.integer_precisions
+    classifies = all(output.task in ("multiclass", "binary", "multilabel") for output in card.outputs)
+    outputs = tuple(
+        dataclasses.replace(output, dtype="uint8" if integer and classifies else "float32") for output in card.outputs
+    )
+    return dataclasses.replace(
+        card, precision=name.precision, input_dtype="uint8" if integer else "float32", outputs=outputs
+    )
+
+
+def write_papers(folder: Path, card: Card) -> None:
+    """Write `card.json`, the labels and `README.md` beside the model."""
+    card.write(folder / "card.json")
+    for file_name, labels in labels_files(card).items():
+        (folder / file_name).write_text("".join(f"{label}\n" for label in labels), encoding="utf-8", newline="\n")
+    (folder / "README.md").write_text(_readme(folder.name, card), encoding="utf-8", newline="\n")
+
+
+def _readme(name: str, card: Card) -> str:
+    outputs = "\n".join(
+        f"- `{output.name}`: {output.task}, shape (N, {', '.join(map(str, output.shape))}), {output.dtype}, "
+        f"{output.activation}" + (f", {len(output.labels)} labels" if output.labels else "")
+        for output in sorted(card.outputs, key=lambda output: output.name)
+    )
+    return f"""# {card.name}: {name}
+
+Input `{INPUT_NAME}`: (N, {card.resize.height}, {card.resize.width}, 3) {card.input_dtype}, RGB, raw values 0..255. Pixel scaling is inside the
+model: give it the pixels as they are. Resize pictures with {card.resize.method} as Pillow's `Image.resize` does it, crop `{card.resize.crop}`,
+after turning them by their EXIF orientation.
+
+Outputs:
+
+{outputs}
+
+`cutpoint predict {name} picture.jpg` answers with it; `cutpoint verify` on the folder above proves that it answers as the
+Keras model does. `card.json` says the same for programs.
+"""

@@ -1,0 +1,163 @@
+"""The golden set: test images with the Keras model's answers, and a manifest of checksums, that travel with the artifacts.
+
+Whoever holds it can judge every artifact again without Keras, TensorFlow or the training data.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from exporters.contract import SCHEMA_VERSION, Card, Limits
+from exporters.errors import InputError
+from exporters.pixels import read_picture, resize
+
+ARTIFACTS = "artifacts"
+GOLDEN = "golden"
+MANIFEST = "manifest.json"
+FILES = "files"
+MOST_FILES = 24
+# Larger pictures are made smaller before they travel: the files prove decoding and resizing, not storage.
+LONGEST_SIDE_PX = 512
+
+
+@dataclasses.dataclass(frozen=True)
+class GoldenSet:
+    """Images, true labels and reference answers.
+
+    `images` uint8 (N, height, width, 3); `truth` head -> int64 (N,) class indices, only for heads that have them;
+    `reference` head -> float32 (N, ...); `card` is the Keras model's; `limits` precision -> limits.
+    """
+
+    images: np.ndarray
+    truth: Mapping[str, np.ndarray]
+    reference: Mapping[str, np.ndarray]
+    card: Card
+    limits: Mapping[str, Limits]
+
+
+def write_golden(golden: GoldenSet, out: Path, pictures: list[Path], reference_of_files: Mapping[str, np.ndarray]) -> None:
+    """Write `out/golden` except for the manifest, which `write_manifest` adds once the artifacts are in place.
+
+    Args:
+        golden: what to write.
+        out: the result folder.
+        pictures: up to 24 test pictures, copied as PNG by `prepare_files` into `out/golden/files` already.
+        reference_of_files: head -> float32 (len(pictures), ...), the Keras model's answers to those files.
+    """
+    folder = out / GOLDEN
+    folder.mkdir(parents=True, exist_ok=True)
+    labels = {f"labels_{name}": values for name, values in sorted(golden.truth.items())}
+    np.savez_compressed(folder / "images.npz", images=golden.images, **labels)
+    np.savez_compressed(folder / "reference.npz", **dict(sorted(golden.reference.items())))
+    expected = [
+        {"file": path.name, "outputs": {name: values[index].tolist() for name, values in reference_of_files.items()}}
+        for index, path in enumerate(pictures)
+    ]
+    _write_json(folder / FILES / "expected.json", {"schema_version": SCHEMA_VERSION, "files": expected})
+
+
+def prepare_files(pictures: list[Path], out: Path) -> list[Path]:
+    """Copy the first 24 test pictures as PNG into `out/golden/files`, and return the copies' paths."""
+    folder = out / GOLDEN / FILES
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for index, path in enumerate(pictures[:MOST_FILES]):
+        picture = Image.fromarray(read_picture(path))
+        picture.thumbnail((LONGEST_SIDE_PX, LONGEST_SIDE_PX))
+        target = folder / f"{index:04d}.png"
+        picture.save(target)
+        written.append(target)
+    return written
+
+
+def images_of_files(paths: list[Path], card: Card) -> np.ndarray:
+    """Return the golden files as the model takes them: uint8 (N, height, width, 3)."""
+    shape = (0, card.resize.height, card.resize.width, 3)
+    return np.stack([resize(read_picture(path), card.resize) for path in paths]) if paths else np.empty(shape, np.uint8)
+
+
+def sha256_of(path: Path) -> str:
+    """Return the sha256 of a file as hexadecimal digits."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def write_manifest(out: Path, card: Card, limits: Mapping[str, Limits]) -> None:
+    """Write `out/golden/manifest.json`: the sha256 of every file of the artifacts and the golden set, and the limits."""
+    files = {path.relative_to(out).as_posix(): sha256_of(path) for path in _files_of(out)}
+    manifest = {
+        "schema_version": SCHEMA_VERSION,
+        "created_from": card.created_from,
+        "card": card.to_json(),
+        "limits": {precision: dataclasses.asdict(each) for precision, each in sorted(limits.items())},
+        "files": dict(sorted(files.items())),
+    }
+    _write_json(out / GOLDEN / MANIFEST, manifest)
+
+
+def read_manifest(out: Path) -> dict:
+    """Read the manifest of a result folder; raises InputError where there is none or it is damaged."""
+    path = out / GOLDEN / MANIFEST
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(manifest["files"], dict) or manifest["schema_version"] != SCHEMA_VERSION:
+            raise ValueError(f"not of schema_version {SCHEMA_VERSION}")
+    except (OSError, ValueError, KeyError, TypeError) as fault:
+        raise InputError(
+            f"{out} has no golden set that can be read: {fault}.",
+            "a result folder, as `cutpoint run` or `cutpoint export` writes it",
+            f"name the folder that holds {GOLDEN}/{MANIFEST}, or make one with `cutpoint run`",
+        ) from fault
+    return manifest
+
+
+def check_files(out: Path, manifest: Mapping) -> dict[str, object]:
+    """Compare the files of a result folder with the manifest's checksums.
+
+    Returns:
+        `{"status": "verified"|"failed", "changed": [...], "missing": [...], "unexpected": [...]}`, paths relative to out.
+    """
+    promised = manifest["files"]
+    present = {path.relative_to(out).as_posix(): path for path in _files_of(out)}
+    changed = sorted(name for name in promised if name in present and sha256_of(present[name]) != promised[name])
+    missing = sorted(set(promised) - set(present))
+    unexpected = sorted(set(present) - set(promised))
+    status = "failed" if changed or missing or unexpected else "verified"
+    return {"status": status, "changed": changed, "missing": missing, "unexpected": unexpected}
+
+
+def read_golden(out: Path, manifest: Mapping) -> GoldenSet:
+    """Read the golden set of a result folder; raises InputError where an array is missing or damaged."""
+    folder = out / GOLDEN
+    try:
+        with np.load(folder / "images.npz", allow_pickle=False) as arrays:
+            images = arrays["images"]
+            truth = {name.removeprefix("labels_"): arrays[name] for name in arrays.files if name.startswith("labels_")}
+        with np.load(folder / "reference.npz", allow_pickle=False) as arrays:
+            reference = {name: arrays[name] for name in arrays.files}
+        limits = {precision: Limits(**each) for precision, each in manifest["limits"].items()}
+    except (OSError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as fault:
+        raise InputError(
+            f"The golden set of {out} cannot be read: {fault}.",
+            "images.npz and reference.npz as the export wrote them",
+            "export the model again",
+        ) from fault
+    return GoldenSet(images, truth, reference, Card.from_json(manifest["card"]), limits)
+
+
+def _files_of(out: Path) -> list[Path]:
+    found = [path for top in (ARTIFACTS, GOLDEN) for path in (out / top).rglob("*") if path.is_file()]
+    return sorted(path for path in found if path != out / GOLDEN / MANIFEST)
+
+
+def _write_json(path: Path, data: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")

@@ -1,0 +1,80 @@
+"""Answers of any artifact to image files, in the artifact's own runtime. Light: no TensorFlow, no Keras."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from exporters.contract import FORMATS, Card, Output
+from exporters.errors import InputError
+from exporters.golden import ARTIFACTS
+from exporters.pixels import load_images
+from exporters.verification import open_runner, parse_artifact_name
+
+
+def predict_pictures(folder_or_artifact: Path, pictures: list[Path], top: int) -> list[dict[str, Any]]:
+    """Answer pictures.
+
+    Args:
+        folder_or_artifact: a result folder (its first artifact in the order of FORMATS answers), an artifact's folder,
+            or the file in it.
+        pictures: image files.
+        top: how many labels to give for each.
+
+    Returns:
+        `[{"path", "artifact", "outputs": {head: {"top": [{"label", "probability"}]}}}]`; heads without labels give
+        `{"values": [...]}`.
+
+    Raises:
+        InputError: no artifact there, or a picture that cannot be read.
+    """
+    folder = find_artifact(folder_or_artifact)
+    card = Card.read(folder / "card.json")
+    images = load_images(pictures, card.resize)
+    with open_runner(folder, parse_artifact_name(folder.name).format) as runner:
+        answers = runner.predict(images)
+    return [
+        {
+            "path": str(path),
+            "artifact": folder.name,
+            "outputs": {
+                output.name: _describe(answers[output.name][index], output, top)
+                for output in sorted(card.outputs, key=lambda output: output.name)
+            },
+        }
+        for index, path in enumerate(pictures)
+    ]
+
+
+def find_artifact(named: Path) -> Path:
+    """Return the artifact's folder that a path means; raises InputError where it means none."""
+    files = {row.file for row in FORMATS.values()}
+    if named.is_file() and named.name in files:
+        return named.parent
+    if any((named / file).is_file() for file in files):
+        return named
+    if (named / ARTIFACTS).is_dir():
+        found = sorted(
+            (folder for folder in (named / ARTIFACTS).iterdir() if folder.is_dir() and not folder.name.startswith(".")),
+            key=lambda folder: (list(FORMATS).index(parse_artifact_name(folder.name).format), folder.name),
+        )
+        plain = [folder for folder in found if parse_artifact_name(folder.name).precision == "float32"]
+        # The runtimes that need no Node come first: they answer sooner.
+        chosen = [folder for folder in plain if parse_artifact_name(folder.name).format in ("tflite", "onnx")]
+        for candidates in (chosen, plain, found):
+            if candidates:
+                return candidates[0]
+    raise InputError(
+        f"{named} is no artifact.",
+        "a result folder, a folder under its artifacts/, or the model's file in one",
+        "check the path; `cutpoint run` makes artifacts",
+    )
+
+
+def _describe(answer: np.ndarray, output: Output, top: int) -> dict[str, Any]:
+    if not output.labels:
+        return {"values": [float(value) for value in np.ravel(answer)]}
+    order = np.argsort(-answer, kind="stable")[:top]
+    return {"top": [{"label": output.labels[index], "probability": float(answer[index])} for index in order]}

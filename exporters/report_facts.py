@@ -1,0 +1,237 @@
+"""What every form of the report shares: a strict copy, one row per artifact and runtime, gates and words.
+
+Standard library only, so that the terminal table costs nothing to import.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from exporters import report_numbers as numbers
+
+WORDS = {
+    "verified": "verified",
+    "failed": "failed",
+    "not_verified": "not verified",
+    "not_enough_images": "not enough images",
+    "degenerate": "degenerate",
+}
+SYMBOLS = {"verified": "✓", "failed": "✗"}
+UNDECIDED = "?"
+NONE = "-"
+# A gate's name and the key of its figure, which is the key of its limit too.
+GATES = {"difference": "max_abs", "agreement": "agreement", "accuracy": "accuracy_drop", "error": "relative_error"}
+FILE_FAULTS = {
+    "changed": "The file is not the one that was exported: its checksum differs.",
+    "missing": "The file is listed in the golden set's manifest and is not there.",
+    "unexpected": "The file is not listed in the golden set's manifest.",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One artifact in one runtime, with the worst figures of its outputs; None where a figure does not apply."""
+
+    artifact: str
+    format: str
+    precision: str
+    size_bytes: float | None
+    gzip_bytes: float | None
+    runner: str
+    images: float | None
+    max_abs: float | None
+    agreement: float | None
+    accuracy: float | None
+    accuracy_drop: float | None
+    latency_ms: float | None
+    status: str
+    reason: str
+    outputs: Mapping[str, Any]
+
+    @property
+    def place(self) -> str:
+        """Which artifact in which runtime, as in `tflite-int8 in litert`."""
+        return self.artifact if self.runner == NONE else f"{self.artifact} in {self.runner}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Gate:
+    """A figure held against its limit; `status` is one of WORDS."""
+
+    name: str
+    figure: float | None
+    limit: float
+    status: str
+
+
+def plain(report: Mapping[str, Any]) -> dict[str, Any]:
+    """Copy a report into what strict JSON can hold.
+
+    Returns:
+        The same tree of dicts, lists, strings, finite numbers, booleans and None. Numbers that are not finite are
+        None, and said: in the `reason` of the runtime they belong to, else in `notes`.
+    """
+    lost: list[tuple[tuple[str, ...], float]] = []
+    copy = _plain(report, (), lost)
+    for path, sentence in dict.fromkeys((path, _lost_sentence(path, value)) for path, value in lost):
+        if path[:1] == ("artifacts",) and path[2:3] == ("runtimes",) and len(path) > 4:
+            runtime = copy["artifacts"][int(path[1])]["runtimes"][int(path[3])]
+            before = str(runtime.get("reason") or "")
+            if sentence not in before:
+                runtime["reason"] = f"{before} {sentence}".strip()
+        else:
+            copy["notes"] = [*(copy.get("notes") or []), sentence]
+    if "notes" in copy:
+        copy["notes"] = list(dict.fromkeys(copy["notes"] or []))
+    return copy
+
+
+def _plain(value: Any, path: tuple[str, ...], lost: list[tuple[tuple[str, ...], float]]) -> Any:
+    if hasattr(value, "tolist"):  # numpy's scalars and arrays, without importing numpy for them
+        value = value.tolist()
+    if value is None or isinstance(value, bool | int):
+        return value
+    if isinstance(value, float):
+        if math.isfinite(value):
+            return value
+        lost.append((path, value))
+        return None
+    if isinstance(value, Mapping):
+        return {_text(key): _plain(each, (*path, _text(key)), lost) for key, each in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(each, (*path, str(index)), lost) for index, each in enumerate(value)]
+    return _text(value)
+
+
+def _text(value: Any) -> str:
+    # A file name that is not UTF-8 reaches Python as lone surrogates, which no UTF-8 file can hold.
+    return str(value).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _lost_sentence(path: tuple[str, ...], value: float) -> str:
+    inside = path[4:] if path[:1] == ("artifacts",) and path[2:3] == ("runtimes",) else path
+    name = ".".join(part for part in inside if not part.isdigit()).removeprefix("outputs.")
+    return f"{name} is not a finite number ({value})."
+
+
+def one_line(value: Any) -> str:
+    """Return any text as one line without control characters, so that no name can break a table or a terminal."""
+    return " ".join("".join(each if each.isprintable() else " " for each in str(value)).split())
+
+
+def status_of(value: Any) -> str:
+    """Return a status word of WORDS; whatever is not one of them was not verified."""
+    return value if value in WORDS else "not_verified"
+
+
+def rows(report: Mapping[str, Any]) -> list[Row]:
+    """Return a row per artifact and runtime, in the report's order; an artifact without a runtime has one too."""
+    return [
+        _row(artifact, runtime)
+        for artifact in report.get("artifacts") or []
+        for runtime in artifact.get("runtimes")
+        or [{"reason": artifact.get("reason") or "It was not read back in any runtime.", "status": "not_verified"}]
+    ]
+
+
+def _row(artifact: Mapping[str, Any], runtime: Mapping[str, Any]) -> Row:
+    outputs = {name: output or {} for name, output in (runtime.get("outputs") or {}).items()}
+    scored = [output for output in outputs.values() if output.get("accuracy") is not None]
+    worst = max(scored, key=lambda output: output.get("accuracy_drop") or 0, default={})
+    status = status_of(runtime.get("status"))
+    return Row(
+        artifact=one_line(artifact.get("name") or f"{artifact.get('format')}-{artifact.get('precision')}"),
+        format=one_line(artifact.get("format") or "-"),
+        precision=one_line(artifact.get("precision") or "-"),
+        size_bytes=artifact.get("size_bytes"),
+        gzip_bytes=artifact.get("gzip_bytes"),
+        runner=_runner(artifact, runtime),
+        images=runtime.get("images"),
+        max_abs=max(_figures(outputs, "max_abs"), default=None),
+        agreement=min(_figures(outputs, "agreement"), default=None),
+        accuracy=worst.get("accuracy"),
+        accuracy_drop=worst.get("accuracy_drop"),
+        latency_ms=(runtime.get("latency_ms") or {}).get("median"),
+        status=status,
+        reason=one_line(runtime.get("reason") or ("" if status == "verified" else "No reason was given.")),
+        outputs=outputs,
+    )
+
+
+def _runner(artifact: Mapping[str, Any], runtime: Mapping[str, Any]) -> str:
+    runner = runtime.get("runner") or "-"
+    same = [each for each in artifact.get("runtimes") or [] if (each.get("runner") or "-") == runner]
+    return one_line(f"{runner}/{runtime['backend']}" if len(same) > 1 and runtime.get("backend") else runner)
+
+
+def _figures(outputs: Mapping[str, Any], key: str) -> list[float]:
+    return [output[key] for output in outputs.values() if output.get(key) is not None]
+
+
+def gates(output: Mapping[str, Any]) -> list[Gate]:
+    """Hold the figures of one output against its limits.
+
+    Returns:
+        The gates that apply: those with a limit and a figure. A figure that is not a finite number fails. The accuracy
+        gate fails only where the paired interval, if there is one, excludes 0. An output with a relative error is
+        judged by that and not by its largest difference, which is in the target's unit.
+    """
+    limits, status = output.get("limits") or {}, status_of(output.get("status") or "verified")
+    found = []
+    for name, key in GATES.items():
+        figure, limit = output.get(key), limits.get(key)
+        if figure is None or limit is None or (key == "max_abs" and output.get("relative_error") is not None):
+            continue
+        passed = figure >= limit if key == "agreement" else figure <= limit
+        interval = output.get("accuracy_interval") if key == "accuracy_drop" else None
+        if interval is not None and math.isfinite(figure) and interval[0] is not None and interval[0] <= 0:
+            passed = True
+        undecided = status in ("not_verified", "degenerate") or (status == "not_enough_images" and name == "accuracy")
+        found.append(Gate(name, figure, limit, "failed" if not passed else status if undecided else "verified"))
+    return found
+
+
+def verdict_of(report: Mapping[str, Any]) -> str:
+    """Return the verdict that may be shown: never better than what stands in the runtimes and the checksums.
+
+    A report without a single comparison is not verified, whatever it claims.
+    """
+    statuses = {row.status for row in rows(report)}
+    integrity = status_of((report.get("integrity") or {"status": "verified"}).get("status"))
+    if "failed" in statuses | {report.get("verdict"), integrity}:
+        return "failed"
+    everything = statuses | {status_of(report.get("verdict")), integrity}
+    return "verified" if statuses and everything == {"verified"} else "not_verified"
+
+
+def tally(report: Mapping[str, Any]) -> str:
+    """Return how many checks ended how, as in `2 verified, 1 failed`."""
+    counted = Counter(row.status for row in rows(report))
+    return ", ".join(f"{counted[s]} {word}" for s, word in WORDS.items() if counted[s]) or "nothing was compared"
+
+
+def reasons(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Return (status, subject, sentence) of everything that is not verified, changed files first."""
+    integrity, judged = report.get("integrity") or {}, rows(report)
+    found = [
+        ("failed", one_line(path), sentence)
+        for key, sentence in FILE_FAULTS.items()
+        for path in integrity.get(key) or []
+    ]
+    status = status_of(integrity.get("status"))
+    if integrity and not found and status != "verified":
+        found.append((status, "checksums", "The files were not found to be those of the export."))
+    found += [(row.status, row.place, row.reason) for row in judged if row.status != "verified"]
+    if not judged:
+        found.append(("not_verified", "artifacts", "No artifact was compared."))
+    return found
+
+
+def accuracy(row: Row) -> str:
+    """Return the accuracy and its change against Keras, as in `91.3% (-0.3)`; or `-`."""
+    change = numbers.points(row.accuracy_drop)
+    return numbers.share(row.accuracy) + (f" ({change})" if change and row.accuracy is not None else "")

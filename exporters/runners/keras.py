@@ -1,0 +1,52 @@
+"""The reference: answers of the Keras model itself, against which every artifact is compared."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+
+import keras
+import numpy as np
+
+BATCH = 32
+
+
+class KerasRunner:
+    """Answers of a Keras model.
+
+    Args:
+        model: a `keras.Model`, or the path of a `.keras` file, loaded in safe mode.
+    """
+
+    name = "keras"
+    backend = keras.backend.backend()
+
+    def __init__(self, model: keras.Model | Path) -> None:
+        self.version = keras.__version__
+        self._source = model
+
+    def __enter__(self) -> KerasRunner:
+        is_model = isinstance(self._source, keras.Model)
+        self.model = self._source if is_model else keras.models.load_model(self._source, compile=False)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.model = None
+
+    def predict(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the answers to raw pixels (N, height, width, 3), 0..255, as output name -> float32 (N, ...)."""
+        parts = [
+            self._named(self.model(images[start : start + BATCH].astype(np.float32), training=False))
+            for start in range(0, len(images), BATCH)
+        ]
+        if not parts:
+            return {}
+        return {name: np.concatenate([part[name] for part in parts]) for name in sorted(parts[0])}
+
+    def _named(self, outputs: object) -> dict[str, np.ndarray]:
+        if not isinstance(outputs, dict):
+            listed = outputs if isinstance(outputs, list | tuple) else [outputs]
+            outputs = dict(zip(self.model.output_names, listed, strict=True))
+        return {name: np.asarray(keras.ops.convert_to_numpy(value), np.float32) for name, value in outputs.items()}

@@ -1,0 +1,97 @@
+"""Runs ONNX artifacts in onnxruntime, by the names of inputs and outputs."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import onnxruntime
+
+from exporters.errors import ParityError
+
+MODEL_FILE = "model.onnx"
+BATCH = 16
+
+
+class OnnxRunner:
+    """Answers of one ONNX artifact.
+
+    Args:
+        folder: the artifact's folder, which holds `model.onnx`.
+        backend: `cpu`, onnxruntime's CPUExecutionProvider.
+        threads: how many threads one operator may use; None: onnxruntime's own choice.
+    """
+
+    name = "onnxruntime"
+
+    def __init__(self, folder: Path, *, backend: str = "cpu", threads: int | None = None) -> None:
+        self.backend = backend
+        self.version = onnxruntime.__version__
+        self._path = Path(folder) / MODEL_FILE
+        self._threads = threads
+
+    def __enter__(self) -> OnnxRunner:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        if self._threads:
+            options.intra_op_num_threads = self._threads
+        try:
+            # From bytes, so that a model with external data outside its folder is refused, not followed.
+            self._session = onnxruntime.InferenceSession(
+                self._path.read_bytes(), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as fault:  # onnxruntime's exceptions share no base class but Exception
+            raise ParityError(
+                f"onnxruntime cannot load the model: {fault}.",
+                "an ONNX model",
+                "export the artifact again",
+            ) from fault
+        inputs = [each.name for each in self._session.get_inputs()]
+        if len(inputs) != 1:
+            raise ParityError(f"The ONNX model takes {inputs}.", "one input", "export the artifact again")
+        self.input_name = inputs[0]
+        self.output_names = tuple(sorted(each.name for each in self._session.get_outputs()))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._session = None
+
+    def predict(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the answers to raw pixels.
+
+        Args:
+            images: (N, height, width, 3), 0..255, uint8 or float32.
+
+        Returns:
+            output name -> float32 (N, ...).
+        """
+        parts = [self._invoke(images[start : start + BATCH]) for start in range(0, len(images), BATCH)]
+        if not parts:
+            return {name: np.empty((0,), np.float32) for name in self.output_names}
+        return {name: np.concatenate([part[name] for part in parts]) for name in self.output_names}
+
+    def time_one(self, image: np.ndarray, repeats: int) -> list[float]:
+        """Return the latency of one image (height, width, 3) in ms, `repeats` times, after a warm-up."""
+        times = []
+        for _ in range(repeats + 2):
+            start = time.perf_counter()
+            self._invoke(image[None])
+            times.append((time.perf_counter() - start) * 1000)
+        return times[2:]
+
+    def _invoke(self, batch: np.ndarray) -> dict[str, np.ndarray]:
+        try:
+            answers = self._session.run(
+                list(self.output_names), {self.input_name: np.ascontiguousarray(batch, dtype=np.float32)}
+            )
+        except Exception as fault:  # onnxruntime's exceptions share no base class but Exception
+            raise ParityError(
+                f"onnxruntime cannot run the model: {fault}.", "an answer to one image", "export the artifact again"
+            ) from fault
+        return {
+            name: np.asarray(answer, dtype=np.float32) for name, answer in zip(self.output_names, answers, strict=True)
+        }

@@ -1,0 +1,116 @@
+"""Runs TFLite artifacts in LiteRT (ai-edge-litert), by the names of the `serving_default` signature."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import time
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+from exporters.errors import ParityError
+
+MODEL_FILE = "model.tflite"
+SIGNATURE = "serving_default"
+_RESOLVERS = {"xnnpack": OpResolverType.AUTO, "reference": OpResolverType.BUILTIN_REF}
+
+
+class TfliteRunner:
+    """Answers of one TFLite artifact.
+
+    Args:
+        model: the artifact's folder, which holds `model.tflite`; or the model's bytes.
+        backend: `xnnpack`, or `reference` for the reference kernels (exact, and many times slower).
+        threads: how many threads XNNPACK may use; None: one for each core.
+    """
+
+    name = "litert"
+
+    def __init__(self, model: Path | bytes, *, backend: str = "xnnpack", threads: int | None = None) -> None:
+        self.backend = backend
+        self.version = importlib.metadata.version("ai-edge-litert")
+        self._model = model
+        self._threads = threads or os.cpu_count() or 1
+
+    def __enter__(self) -> TfliteRunner:
+        try:
+            self._interpreter = Interpreter(
+                model_content=self._model if isinstance(self._model, bytes) else (self._model / MODEL_FILE).read_bytes(),
+                num_threads=self._threads,
+                experimental_op_resolver_type=_RESOLVERS[self.backend],
+            )
+            # A model made elsewhere may hold one signature of another name; with None LiteRT takes that one.
+            known = self._interpreter.get_signature_list()
+            self._signature = self._interpreter.get_signature_runner(SIGNATURE if SIGNATURE in known else None)
+            inputs, outputs = self._signature.get_input_details(), self._signature.get_output_details()
+        except (OSError, ValueError, RuntimeError, KeyError) as fault:
+            raise ParityError(
+                f"LiteRT cannot load the model: {fault}.",
+                f"a TFLite model with the signature {SIGNATURE}",
+                "export the artifact again",
+            ) from fault
+        if len(inputs) != 1:
+            raise ParityError(f"The TFLite model takes {sorted(inputs)}.", "one input", "export the artifact again")
+        self.input_name, self._input = next(iter(inputs.items()))
+        self._outputs = outputs
+        self.output_names = tuple(sorted(outputs))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._signature = self._interpreter = None
+
+    def predict(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the answers to raw pixels.
+
+        Args:
+            images: (N, height, width, 3), 0..255, uint8 or float32.
+
+        Returns:
+            output name -> float32 (N, ...), dequantised where the artifact answers in integers.
+        """
+        rows: dict[str, list[np.ndarray]] = {name: [] for name in self.output_names}
+        for image in images:
+            answers = self._invoke(image[None])
+            for name in self.output_names:
+                rows[name].append(_dequantise(answers[name], self._outputs[name]))
+        return {name: np.concatenate(parts) if parts else np.empty((0,), np.float32) for name, parts in rows.items()}
+
+    def time_one(self, image: np.ndarray, repeats: int) -> list[float]:
+        """Return the latency of one image (height, width, 3) in ms, `repeats` times, after a warm-up."""
+        times = []
+        for _ in range(repeats + 2):
+            start = time.perf_counter()
+            self._invoke(image[None])
+            times.append((time.perf_counter() - start) * 1000)
+        return times[2:]
+
+    def _invoke(self, batch: np.ndarray) -> dict[str, np.ndarray]:
+        try:
+            return self._signature(**{self.input_name: _quantise(batch, self._input)})
+        except (ValueError, RuntimeError) as fault:
+            raise ParityError(
+                f"LiteRT cannot run the model: {fault}.",
+                "an answer to one image",
+                "export the artifact again; `tflite-float32` tells whether the precision is the cause",
+            ) from fault
+
+
+def _quantise(batch: np.ndarray, details: dict) -> np.ndarray:
+    if details["dtype"] == np.float32:
+        return np.ascontiguousarray(batch, np.float32)
+    scale, zero_point = details["quantization"]
+    limits = np.iinfo(details["dtype"])
+    steps = np.rint(batch.astype(np.float64) / scale) + zero_point
+    return np.clip(steps, limits.min, limits.max).astype(details["dtype"])
+
+
+def _dequantise(answer: np.ndarray, details: dict) -> np.ndarray:
+    if details["dtype"] == np.float32:
+        return np.array(answer)
+    scale, zero_point = details["quantization"]
+    return ((answer.astype(np.float32) - zero_point) * scale).astype(np.float32)

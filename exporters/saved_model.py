@@ -1,0 +1,48 @@
+"""Keras model -> one SavedModel on disk, from which every format is made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+from exporters.contract import FEATURES_NAME, INPUT_NAME
+
+SERVING = "serving_default"
+WITH_FEATURES = "with_features"
+
+
+def write_saved_model(
+    model: keras.Model, cut: str | None, folder: Path, *, features_everywhere: bool = False
+) -> Path:
+    """Trace a Keras model once and write it as a SavedModel.
+
+    Args:
+        model: takes `image` (N, height, width, 3) float32 0..255, gives a dict of named outputs.
+        cut: the name of the layer whose output is carried as `features`; None where there is none.
+        folder: where the SavedModel goes; must not exist.
+        features_everywhere: whether `serving_default` gives the features too.
+
+    Returns:
+        `folder`, with the signatures `serving_default` (the heads) and, with a cut, `with_features` (heads and features).
+    """
+    signature = [tf.TensorSpec((None, *model.inputs[0].shape[1:]), tf.float32, name=INPUT_NAME)]
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    served = model
+    if cut is not None:
+        both = keras.Model(model.inputs, {**_named(model), FEATURES_NAME: model.get_layer(cut).output})
+        archive.add_endpoint(WITH_FEATURES, lambda image: _floats(both(image, training=False)), signature)
+        served = both if features_everywhere else model
+    archive.add_endpoint(SERVING, lambda image: _floats(served(image, training=False)), signature)
+    archive.write_out(str(folder), verbose=False)
+    return folder
+
+
+def _named(model: keras.Model) -> dict[str, keras.KerasTensor]:
+    return dict(zip(model.output_names, model.outputs, strict=True))
+
+
+def _floats(outputs: dict) -> dict:
+    return {name: tf.cast(value, tf.float32) for name, value in outputs.items()}

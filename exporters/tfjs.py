@@ -1,0 +1,80 @@
+"""SavedModel -> TF.js graph model, with structured output names and `features` beside the heads."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import keras  # noqa: F401  imported first: it probes for jax, which must not find the stand-in
+import numpy as np
+
+from exporters.contract import Card
+from exporters.saved_model import SERVING, WITH_FEATURES
+
+MODEL_FILE = "model.json"
+# tensorflowjs imports these for conversions that are not used here; beside a current TensorFlow they cannot be had.
+_UNUSED_IMPORTS = (
+    "jax",
+    "jax.experimental",
+    "jax.experimental.jax2tf",
+    "tensorflow_decision_forests",
+    "tensorflow_hub",
+    "tf_keras",
+)
+
+
+def export(saved_model_dir: Path, card: Card, out: Path, *, precision: str, calibration_images: np.ndarray) -> None:
+    """Write `out/model.json` and its weight shards.
+
+    Args:
+        saved_model_dir: as `write_saved_model` leaves it.
+        card: carried in the model's `userDefinedMetadata`; with a cut, `features` is a second output.
+        out: the artifact's folder, which exists.
+        precision: `float32`; `float16`, `uint8` (weights only: smaller to fetch, computed in float32).
+        calibration_images: not looked at; every exporter takes the same arguments.
+    """
+    converter = _import_converter()
+    converter.convert_tf_saved_model(
+        str(saved_model_dir),
+        str(out),
+        signature_def=WITH_FEATURES if card.cut else SERVING,
+        saved_model_tags="serve",
+        quantization_dtype_map=None if precision == "float32" else {precision: "*"},
+        use_structured_outputs_names=True,
+        metadata={"card": card.to_json()},
+    )
+    _sort_outputs(out / MODEL_FILE)
+
+
+def _sort_outputs(path: Path) -> None:
+    """Put the signature's outputs in the order of their names.
+
+    TF.js pairs them by position with `structuredOutputKeys`, which the converter sorts; the signature itself it writes
+    in the order of a hash map, so that two outputs may be swapped, and the file differ from one conversion to the next.
+    """
+    model = json.loads(path.read_text(encoding="utf-8"))
+    model["signature"]["outputs"] = dict(sorted(model["signature"]["outputs"].items()))
+    path.write_text(json.dumps(model, separators=(",", ":"), ensure_ascii=False), encoding="utf-8")
+
+
+def _import_converter() -> Any:
+    with _stand_ins(_UNUSED_IMPORTS):
+        from tensorflowjs.converters import tf_saved_model_conversion_v2
+    return tf_saved_model_conversion_v2
+
+
+@contextlib.contextmanager
+def _stand_ins(names: tuple[str, ...]) -> Iterator[None]:
+    added = [name for name in names if name not in sys.modules]
+    for name in added:
+        sys.modules[name] = types.ModuleType(name)
+    try:
+        yield
+    finally:
+        for name in added:
+            sys.modules.pop(name, None)

@@ -1,0 +1,104 @@
+"""SavedModel -> TFLite in every precision, by TensorFlow's own converter."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+from ai_edge_litert.interpreter import Interpreter
+
+from exporters.contract import INPUT_NAME, Card
+from exporters.errors import CutpointError, InputError
+from exporters.saved_model import SERVING
+
+MODEL_FILE = "model.tflite"
+
+
+def export(saved_model_dir: Path, card: Card, out: Path, *, precision: str, calibration_images: np.ndarray) -> None:
+    """Write `out/model.tflite`.
+
+    Args:
+        saved_model_dir: as `write_saved_model` leaves it.
+        card: names of the outputs and their kinds of task.
+        out: the artifact's folder, which exists.
+        precision: `float32`, `float16`, `dynamic_int8` or `int8`. `int8` computes in integers throughout, takes
+            uint8 with scale 1.0 and zero point 0, and answers in uint8 for classifications.
+        calibration_images: uint8 (N, height, width, 3) from the training split; only `int8` looks at them.
+
+    Raises:
+        InputError: `int8` without calibration images.
+        CutpointError: the input scale of `int8` did not come out as 1.0.
+    """
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(saved_model_dir), signature_keys=[SERVING])
+    if precision != "float32":
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if precision == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+    if precision == "int8":
+        _ask_for_full_integers(converter, card, calibration_images)
+    content = converter.convert()
+    if precision == "int8":
+        _check_input_scale(content)
+    (out / MODEL_FILE).write_bytes(content)
+
+
+def convert_in_memory(model: keras.Model) -> bytes:
+    """Return a float32 TFLite model of a Keras model with one input and one output, which it calls `features`."""
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    signature = [tf.TensorSpec((None, *model.inputs[0].shape[1:]), tf.float32, name=INPUT_NAME)]
+    archive.add_endpoint(SERVING, lambda image: {"features": model(image, training=False)}, signature)
+    with tempfile.TemporaryDirectory() as work:
+        archive.write_out(work, verbose=False)
+        return tf.lite.TFLiteConverter.from_saved_model(work, signature_keys=[SERVING]).convert()
+
+
+def _ask_for_full_integers(converter: tf.lite.TFLiteConverter, card: Card, calibration_images: np.ndarray) -> None:
+    if not len(calibration_images):
+        raise InputError(
+            "There are no calibration images for tflite-int8.",
+            "at least one image in the training split",
+            "give training images or leave int8 out of --formats",
+        )
+
+    def representative_dataset() -> Iterator[dict[str, np.ndarray]]:
+        for image in with_full_range(calibration_images):
+            yield {INPUT_NAME: image[None].astype(np.float32)}
+
+    converter.representative_dataset = representative_dataset
+    converter.inference_input_type = tf.uint8
+    classifies = all(output.task in ("multiclass", "binary", "multilabel") for output in card.outputs)
+    converter.inference_output_type = tf.uint8 if classifies else tf.float32
+    # Last, because setting other options after it can widen it again and let float operators slip in.
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+
+
+def with_full_range(images: np.ndarray) -> np.ndarray:
+    """Return calibration images of which at least one holds both 0 and 255, so that the input scale is exactly 1.0.
+
+    Args:
+        images: uint8 (N, height, width, 3).
+
+    Returns:
+        The same array, with two opposite corner pixels of the first image set to 0 and 255 where none holds both.
+    """
+    if any(image.min() == 0 and image.max() == 255 for image in images):
+        return images
+    images = images.copy()
+    images[0, 0, 0], images[0, -1, -1] = 0, 255
+    return images
+
+
+def _check_input_scale(content: bytes) -> None:
+    details = Interpreter(model_content=content).get_input_details()[0]
+    scale, zero_point = details["quantization"]
+    if details["dtype"] != np.uint8 or abs(scale - 1.0) > 1e-6 or zero_point != 0:
+        raise CutpointError(
+            f"The int8 model takes {details['dtype'].__name__} with scale {scale} and zero point {zero_point}.",
+            "uint8 with scale 1.0 and zero point 0",
+            "report this: the calibration images always hold 0 and 255",
+        )

@@ -1,0 +1,88 @@
+"""Pixel scaling + truncated backbone + heads as one float32 Keras model under the raw-pixel contract."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import keras
+import numpy as np
+
+from exporters.contract import INPUT_NAME
+from exporters.errors import CutpointError, InputError
+from pipeline.scaling import scale_pixels
+
+
+def feature_extractor(truncated: keras.Model, pixel_scaling: str, pooling: str) -> keras.Model:
+    """Return a model from raw pixels to what a head takes.
+
+    Args:
+        truncated: scaled pixels (N, height, width, 3) -> features (N, h, w, c).
+        pixel_scaling: see `scale_pixels`.
+        pooling: `average`, `max` (N, c) or `flatten` (N, h * w * c).
+    """
+    image = keras.Input(truncated.inputs[0].shape[1:], name=INPUT_NAME)
+    features = truncated.call(scale_pixels(image, pixel_scaling))
+    return keras.Model(image, _pool(features, pooling), name="feature_extractor")
+
+
+def assemble(
+    truncated: keras.Model, pixel_scaling: str, heads: Mapping[str, tuple[str, keras.Model]], name: str
+) -> keras.Model:
+    """Put the parts together as one flat model of stock layers.
+
+    Args:
+        truncated: the frozen, truncated backbone.
+        pixel_scaling: see `scale_pixels`.
+        heads: name -> (pooling, head on pooled features).
+        name: of the model.
+
+    Returns:
+        `image` (N, height, width, 3) float32 0..255 -> a dict, head name -> float32 (N, ...).
+
+    Raises:
+        InputError: a head's layer has the name of one of the backbone's.
+        CutpointError: the frozen weights are not bit-identical to those loaded.
+    """
+    taken = {layer.name for layer in truncated.layers}
+    for head_name, (_, head) in heads.items():
+        clash = taken & {layer.name for layer in head.layers}
+        if clash:
+            raise InputError(
+                f"The head '{head_name}' has a layer '{sorted(clash)[0]}', and so has the backbone.",
+                "names of heads that are no layer's name",
+                f"rename [heads.{head_name}]",
+            )
+    image = keras.Input(truncated.inputs[0].shape[1:], name=INPUT_NAME)
+    # `call` on a symbolic input lays the layers flat into the new graph; `__call__` would nest a model in a model.
+    features = truncated.call(scale_pixels(image, pixel_scaling))
+    outputs = {
+        head_name: head.call(_pool(features, pooling, f"{head_name}_{pooling}"))
+        for head_name, (pooling, head) in sorted(heads.items())
+    }
+    shared = keras.Model(image, outputs, name=name)
+    # The layers of `shared` stand in the backbone's graph too; a clone has layers, and a file, of its own.
+    model = keras.models.clone_model(shared)
+    model.set_weights(shared.get_weights())
+    model.trainable = False
+    _check_frozen(model, truncated)
+    return model
+
+
+def _pool(features: keras.KerasTensor, pooling: str, name: str | None = None) -> keras.KerasTensor:
+    layers = {
+        "average": keras.layers.GlobalAveragePooling2D,
+        "max": keras.layers.GlobalMaxPooling2D,
+        "flatten": keras.layers.Flatten,
+    }
+    return layers[pooling](name=name)(features)
+
+
+def _check_frozen(model: keras.Model, truncated: keras.Model) -> None:
+    for layer in truncated.layers:
+        for mine, loaded in zip(model.get_layer(layer.name).get_weights(), layer.get_weights(), strict=True) if layer.weights else ():
+            if not np.array_equal(mine, loaded):
+                raise CutpointError(
+                    f"The frozen weights of '{layer.name}' are not those that were loaded.",
+                    "bit-identical weights",
+                    "report this as a fault of cutpoint",
+                )

@@ -1,0 +1,178 @@
+"""The result folder: made, recognised, and changed only in whole pieces."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import platformdirs
+
+from exporters.contract import Card
+from exporters.errors import InputError
+
+MARK = ".cutpoint"
+MODEL = "model.keras"
+CARD = "card.json"
+LOG = "log.txt"
+STATE = "run.json"
+CALIBRATION = "calibration.npz"
+# What a run makes; anything else in the folder is somebody else's.
+ENTRIES = frozenset(
+    {MARK, MODEL, CARD, LOG, "report.json", "report.md", "report.html", "report.xml", "artifacts", "golden"}
+)
+RUNS = Path("runs")
+CACHE_ENTRIES = ("artifacts", "drawings", "features", "heads")
+
+
+def cache_folder() -> Path:
+    """Return `$CUTPOINT_CACHE`, else the user's cache folder, which is made where it is missing."""
+    named = os.environ.get("CUTPOINT_CACHE")
+    folder = Path(named).expanduser() if named else Path(platformdirs.user_cache_dir("cutpoint"))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as fault:
+        raise InputError(
+            f"The cache folder {folder} cannot be written: {fault.strerror or fault}.",
+            "a folder that can be written",
+            "set CUTPOINT_CACHE to one",
+        ) from fault
+    return folder
+
+
+def claim(out: Path) -> Path:
+    """Make sure that a run may write into `out`: new, empty, or made by a run, and nothing foreign in it.
+
+    Returns:
+        `out`, with the mark in it by which a later run recognises it.
+
+    Raises:
+        InputError: it cannot be written, or holds something that a run did not make.
+    """
+    try:
+        present = {entry.name for entry in out.iterdir()} if out.exists() else set()
+    except NotADirectoryError as fault:
+        raise InputError(f"The output {out} is a file.", "a folder", "set --out to another place") from fault
+    except OSError as fault:
+        raise _unwritable(out, fault) from fault
+    foreign = sorted(present - ENTRIES)
+    if foreign or (present and MARK not in present):
+        example = foreign[0] if foreign else sorted(present)[0]
+        raise InputError(
+            f"The output folder {out} holds '{example}', which a run of cutpoint did not make.",
+            "a new or empty folder, or one that an earlier run made",
+            "set --out to another folder, or move that away",
+        )
+    try:
+        (out / MARK).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out / MARK):
+            pass
+    except OSError as fault:
+        raise _unwritable(out, fault) from fault
+    return out
+
+
+def _unwritable(out: Path, fault: OSError) -> InputError:
+    return InputError(
+        f"The output folder {out} cannot be written: {fault.strerror or fault}.",
+        "a folder that can be written",
+        "set --out to another place, or change its permissions",
+    )
+
+
+def find_result_folder(named: Path | None, needed: str) -> Path:
+    """Return the result folder that was named, or the newest one under `runs/`.
+
+    Args:
+        named: what the user gave; None: look for the newest.
+        needed: a file or folder that it must hold.
+
+    Raises:
+        InputError: there is none.
+    """
+    if named is None:
+        found = [folder for folder in RUNS.glob("*") if (folder / needed).exists()] if RUNS.is_dir() else []
+        if not found:
+            raise InputError("There is no result folder under runs/.", "one that a run made", "`cutpoint run` first")
+        return max(found, key=lambda folder: (folder / needed).stat().st_mtime)
+    if not (named / needed).exists():
+        raise InputError(
+            f"{named} is no result folder: it holds no {needed}.",
+            "a folder as `cutpoint run` makes it",
+            "check the path, or make one with `cutpoint run`",
+        )
+    return named
+
+
+def staging(out: Path) -> tempfile.TemporaryDirectory:
+    """Return a temporary folder on the same file system as `out`, for what will be moved into place whole."""
+    return tempfile.TemporaryDirectory(prefix="next-", dir=out / MARK)
+
+
+def replace_results(out: Path, staged: Path) -> None:
+    """Put a new model in place of an earlier run's: its artifacts, golden set and reports go, as they are of another."""
+    for name in ENTRIES - {MARK, LOG, MODEL, CARD}:
+        target = out / name
+        shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)
+    for entry in sorted(staged.iterdir()):
+        target = out / MARK / entry.name if entry.name in (STATE, CALIBRATION) else out / entry.name
+        if target.is_dir():
+            shutil.rmtree(target)
+        os.replace(entry, target)
+
+
+def write_state(folder: Path, state: Mapping[str, Any]) -> None:
+    """Write what a later stage must know of the earlier ones, whole or not at all."""
+    draft = folder / f".{STATE}"
+    draft.write_text(json.dumps(state, indent=1, ensure_ascii=False), encoding="utf-8")
+    os.replace(draft, folder / STATE)
+
+
+def read_state(out: Path) -> dict[str, Any]:
+    """Read what `train` left for `export` and `verify`; raises InputError where it is missing or damaged."""
+    try:
+        return json.loads((out / MARK / STATE).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as fault:
+        raise InputError(
+            f"{out} holds no trained model of cutpoint: {fault}.",
+            "a folder in which `cutpoint train` has ended",
+            "run `cutpoint train` or `cutpoint run`",
+        ) from fault
+
+
+def read_card(out: Path) -> Card:
+    """Return the Keras model's card."""
+    return Card.read(out / CARD)
+
+
+def read_calibration_images(out: Path) -> np.ndarray:
+    """Return the calibration images, uint8 (N, height, width, 3), that `train` chose from the training split."""
+    try:
+        with np.load(out / MARK / CALIBRATION, allow_pickle=False) as arrays:
+            return arrays["images"]
+    except (OSError, KeyError, ValueError) as fault:
+        raise InputError(
+            f"The calibration images of {out} cannot be read: {fault}.", "what `cutpoint train` wrote", "train again"
+        ) from fault
+
+
+def cache_rows(folder: Path) -> dict[str, int]:
+    """Return what the cache holds: kind -> bytes."""
+    return {
+        entry.name: sum(path.stat().st_size for path in entry.rglob("*") if path.is_file())
+        for entry in sorted(folder.iterdir())
+        if entry.is_dir()
+    }
+
+
+def clear_cache(folder: Path) -> None:
+    """Remove what cutpoint put into the cache, and nothing else that may lie in the folder."""
+    for name in CACHE_ENTRIES:
+        shutil.rmtree(folder / name, ignore_errors=True)

@@ -1,0 +1,435 @@
+"""The command line. Loads no framework until a command needs one; the one place where errors become exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from exporters.errors import CutpointError, InputError, NotVerifiedError
+from pipeline.terminal import Terminal
+
+app = typer.Typer(
+    name="cutpoint",
+    help="Cut a pretrained vision backbone, train a head on your pictures, export it to TF.js, TFLite and ONNX, and "
+    "prove that every artifact answers as the Keras model does.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+ConfigArgument = Annotated[Path | None, typer.Argument(metavar="[CONFIG]", help="A TOML file; without it and without --data: the embedded quickstart.")]
+DataOption = Annotated[str | None, typer.Option("--data", metavar="DIR_OR_CSV", help="A folder per class, or a CSV.")]
+BackboneOption = Annotated[str | None, typer.Option("--backbone", metavar="NAME", help="For example mobilenet_v2.")]
+WeightsOption = Annotated[str | None, typer.Option("--weights", metavar="imagenet|none|PATH", help="Which weights it starts from.")]
+CutOption = Annotated[str | None, typer.Option("--cut", metavar="LAYER", help="Name or index of the layer to cut at.")]
+HeadOption = Annotated[str | None, typer.Option("--head", metavar="KIND", help="linear or mlp.")]
+FormatsOption = Annotated[str | None, typer.Option("--formats", metavar="LIST", help="For example tfjs,onnx-float32.")]
+OutOption = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="The result folder; by default runs/NAME.")]
+SeedOption = Annotated[int | None, typer.Option("--seed", metavar="N", help="Of splits, weights and shuffling.")]
+DeviceOption = Annotated[str | None, typer.Option("--device", metavar="auto|cpu|gpu", help="Where to train.")]
+SetOption = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any key of the configuration; may be repeated.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result, or the error, as JSON on stdout.")]
+
+
+def _config(
+    path: Path | None,
+    data: str | None,
+    backbone: str | None,
+    weights: str | None,
+    cut: str | None,
+    head: str | None,
+    formats: str | None,
+    seed: int | None,
+    device: str | None,
+    settings: list[str] | None,
+) -> Any:
+    from pipeline.config import QUICKSTART_CONFIG, read_config
+
+    flags = {
+        "data.path": data,
+        "backbone.name": backbone,
+        "backbone.weights": weights,
+        "backbone.cut": cut,
+        "seed": seed,
+        "device": device,
+        "export.formats": [each for each in formats.split(",") if each.strip()] if formats is not None else None,
+    }
+    if path is None and data is None:
+        path = QUICKSTART_CONFIG
+    return read_config(path, flags, tuple(settings or ()), head=head)
+
+
+def _claim(config: Any, out: Path | None) -> Path:
+    from pipeline import bundle
+    from pipeline.run import result_name
+
+    return bundle.claim(out or bundle.RUNS / result_name(config))
+
+
+@app.command()
+def run(
+    config: ConfigArgument = None,
+    data: DataOption = None,
+    backbone: BackboneOption = None,
+    weights: WeightsOption = None,
+    cut: CutOption = None,
+    head: HeadOption = None,
+    formats: FormatsOption = None,
+    out: OutOption = None,
+    seed: SeedOption = None,
+    device: DeviceOption = None,
+    set: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """All stages: train, export, verify. Stages that nothing changed come from the cache."""
+
+    def work(terminal: Terminal) -> int:
+        from pipeline.run import run as run_stages
+
+        settings = _config(config, data, backbone, weights, cut, head, formats, seed, device, set)
+        folder = _claim(settings, out)
+        with terminal.logging_to(folder / "log.txt"):
+            report = run_stages(settings, folder, terminal)
+            return _show_report(terminal, report, folder, as_json)
+
+    _guard(work, as_json)
+
+
+@app.command()
+def train(
+    config: ConfigArgument = None,
+    data: DataOption = None,
+    backbone: BackboneOption = None,
+    weights: WeightsOption = None,
+    cut: CutOption = None,
+    head: HeadOption = None,
+    formats: FormatsOption = None,
+    out: OutOption = None,
+    seed: SeedOption = None,
+    device: DeviceOption = None,
+    set: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Features, heads and assembly only: model.keras in a result folder. Any Keras backend (KERAS_BACKEND)."""
+
+    def work(terminal: Terminal) -> int:
+        from pipeline.bundle import read_state
+        from pipeline.run import train as train_stages
+
+        settings = _config(config, data, backbone, weights, cut, head, formats, seed, device, set)
+        folder = _claim(settings, out)
+        with terminal.logging_to(folder / "log.txt"):
+            train_stages(settings, folder, terminal)
+            state = read_state(folder)
+            if as_json:
+                _print_json(terminal, {key: state[key] for key in ("name", "data", "training", "reference", "stages")})
+            else:
+                terminal.results.print(f"{folder / 'model.keras'}  (next: cutpoint export {folder})", markup=False)
+        return 0
+
+    _guard(work, as_json)
+
+
+@app.command()
+def export(
+    folder_or_model: Annotated[Path | None, typer.Argument(metavar="[FOLDER | MODEL.keras]", help="A trained result folder (by default the newest), or a Keras model made elsewhere.")] = None,
+    data: DataOption = None,
+    formats: FormatsOption = None,
+    out: OutOption = None,
+    pixel_scaling: Annotated[str | None, typer.Option("--pixel-scaling", metavar="none|tf|torch|caffe|unit", help="What a model made elsewhere expects of its pixels.")] = None,
+    seed: SeedOption = None,
+    set: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Export a trained result folder, or a Keras model made elsewhere (with --data), and verify it."""
+
+    def work(terminal: Terminal) -> int:
+        from pipeline import bundle
+        from pipeline import run as stages
+
+        if folder_or_model is not None and folder_or_model.suffix in (".keras", ".h5"):
+            from pipeline.foreign import export_foreign
+
+            settings = _config(None, data or "", None, None, None, None, formats, seed, None, set)
+            folder = bundle.claim(out or bundle.RUNS / folder_or_model.stem)
+            with terminal.logging_to(folder / "log.txt"):
+                export_foreign(folder_or_model, settings, pixel_scaling, folder, terminal)
+                return _show_report(terminal, stages.verify(folder, terminal), folder, as_json)
+        folder = bundle.claim(bundle.find_result_folder(folder_or_model, "model.keras"))
+        chosen = tuple(each for each in formats.split(",") if each.strip()) if formats is not None else None
+        with terminal.logging_to(folder / "log.txt"):
+            stages.export(folder, chosen if chosen is not None else stages.formats_of(folder), terminal)
+            return _show_report(terminal, stages.verify(folder, terminal), folder, as_json)
+
+    _guard(work, as_json)
+
+
+@app.command()
+def verify(
+    folder: Annotated[Path | None, typer.Argument(metavar="[FOLDER]", help="A result folder; by default the newest under runs/.")] = None,
+    reference: Annotated[Path | None, typer.Option("--reference", metavar="MODEL.keras", help="A Keras model made elsewhere.")] = None,
+    artifact: Annotated[Path | None, typer.Option("--artifact", metavar="FILE", help="An artifact of it: model.json, .tflite or .onnx.")] = None,
+    data: DataOption = None,
+    pixel_scaling: Annotated[str, typer.Option("--pixel-scaling", metavar="none|tf|torch|caffe|unit", help="What both expect of their pixels.")] = "none",
+    precision: Annotated[str, typer.Option("--precision", help="Whose limits judge the artifact.")] = "float32",
+    set: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Judge the artifacts of a result folder, or one artifact against its Keras model, in their own runtimes."""
+
+    def work(terminal: Terminal) -> int:
+        from pipeline.bundle import find_result_folder
+        from pipeline.run import verify as verify_stage
+
+        if reference is not None or artifact is not None or data is not None:
+            if reference is None or artifact is None or data is None:
+                raise InputError(
+                    "verify was given a part of --reference, --artifact and --data.",
+                    "all three, or a result folder alone",
+                    "cutpoint verify --reference MODEL.keras --artifact model.tflite --data photos/",
+                )
+            from pipeline.foreign import verify_foreign
+
+            with terminal.logging_to(_temporary_log()):
+                settings = _config(None, data, None, None, None, None, None, None, None, set)
+                report = verify_foreign(reference, artifact, settings, pixel_scaling, precision, terminal)
+                return _show_report(terminal, report, None, as_json)
+        found = find_result_folder(folder, "golden/manifest.json")
+        log = found / "log.txt" if os.access(found, os.W_OK) else _temporary_log()
+        with terminal.logging_to(log):
+            return _show_report(terminal, verify_stage(found, terminal), found, as_json)
+
+    _guard(work, as_json)
+
+
+@app.command()
+def layers(
+    backbone: Annotated[str, typer.Argument(metavar="BACKBONE", help="A backbone of the table, for example mobilenet_v2.")],
+    input_size: Annotated[int | None, typer.Option("--input-size", metavar="N", help="Width and height in px.")] = None,
+    set: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """The layers of a backbone: index, name, type, shape, reduction, parameters so far, usual cut points."""
+
+    def work(terminal: Terminal) -> int:
+        from pipeline.listing import layers_of
+
+        settings = _config(None, "", backbone, None, None, None, None, None, None, set)
+        with terminal.logging_to(_temporary_log()):
+            rows = layers_of(settings, input_size)
+        if as_json:
+            _print_json(terminal, rows)
+        else:
+            from pipeline.listing import print_layers
+
+            print_layers(rows, terminal)
+        return 0
+
+    _guard(work, as_json)
+
+
+@app.command()
+def predict(
+    folder_or_artifact: Annotated[Path, typer.Argument(metavar="FOLDER_OR_ARTIFACT", help="A result folder, an artifact's folder or its file.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Pictures.")],
+    top: Annotated[int, typer.Option("--top", min=1, help="How many labels to show.")] = 5,
+    as_json: JsonOption = False,
+) -> None:
+    """The answers of an artifact, in its own runtime."""
+
+    def work(terminal: Terminal) -> int:
+        from exporters.prediction import predict_pictures
+
+        with terminal.logging_to(_temporary_log()):
+            answers = predict_pictures(folder_or_artifact, images, top)
+        if as_json:
+            _print_json(terminal, answers)
+            return 0
+        for answer in answers:
+            for name, output in answer["outputs"].items():
+                shown = ", ".join(f"{each['label']} {each['probability']:.3f}" for each in output["top"])
+                terminal.results.print(f"{answer['path']}  {name}: {shown}", markup=False)
+        return 0
+
+    _guard(work, as_json)
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path | None, typer.Argument(metavar="[FOLDER]", help="A result folder; by default the newest.")] = None,
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes a free one.")] = 8000,
+    open_browser: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+) -> None:
+    """Serve the page with the exported TF.js model on this machine."""
+
+    def work(terminal: Terminal) -> int:
+        from pipeline.bundle import find_result_folder
+
+        found = find_result_folder(folder, "artifacts")
+        try:
+            from pipeline.server import serve
+        except ImportError as fault:
+            raise _needs_extra("demo", fault) from fault
+        serve(
+            found,
+            port=port,
+            open_browser=open_browser,
+            ready=lambda url: terminal.results.print(f"Serving {found} at {url}", markup=False),
+        )
+        return 0
+
+    _guard(work, False)
+
+
+@app.command()
+def site(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A result folder.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the static files go.")],
+) -> None:
+    """Write the page and the TF.js models as static files for any host."""
+
+    def work(terminal: Terminal) -> int:
+        from pipeline.bundle import find_result_folder
+
+        found = find_result_folder(folder, "artifacts")
+        try:
+            from pipeline.server import write_site
+        except ImportError as fault:
+            raise _needs_extra("site", fault) from fault
+        write_site(found, out)
+        terminal.results.print(f"{out}: the page and the TF.js models of {found}; 0 test pictures published", markup=False)
+        return 0
+
+    _guard(work, False)
+
+
+@app.command()
+def doctor(as_json: JsonOption = False) -> None:
+    """What is installed, what is missing, and how to get it."""
+
+    def work(terminal: Terminal) -> int:
+        from pipeline.doctor import examine
+
+        rows = examine()
+        if as_json:
+            _print_json(terminal, rows)
+        for row in [] if as_json else rows:
+            terminal.results.print(f"{row['name']:<14} {row['state']:<8} {row['detail']}", markup=False)
+        return 0 if all(row["state"] != "missing" for row in rows) else 3
+
+    _guard(work, as_json)
+
+
+@app.command()
+def cache(
+    clear: Annotated[bool, typer.Option("--clear", help="Remove everything in it.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Where the cache is and how large; features, trained heads and artifacts that later runs take from it."""
+
+    def work(terminal: Terminal) -> int:
+        from pipeline.bundle import cache_folder, cache_rows, clear_cache
+
+        folder = cache_folder()
+        if clear:
+            clear_cache(folder)
+        rows = cache_rows(folder)
+        if as_json:
+            _print_json(terminal, {"path": str(folder), "size_bytes": rows})
+        else:
+            shown = ", ".join(f"{name} {size / 2**20:.1f} MiB" for name, size in rows.items()) or "empty"
+            terminal.results.print(f"{folder}: {shown}", markup=False)
+        return 0
+
+    _guard(work, as_json)
+
+
+def _needs_extra(command: str, fault: ImportError) -> NotVerifiedError:
+    return NotVerifiedError(
+        f"`cutpoint {command}` needs a package that is not installed: {fault}.",
+        "the extra 'train'",
+        "pip install 'cutpoint[train]' (see the README on tensorflowjs)",
+    )
+
+
+def _show_report(terminal: Terminal, report: dict[str, Any], folder: Path | None, as_json: bool) -> int:
+    if as_json:
+        _print_json(terminal, report)
+    else:
+        from exporters.report import print_table
+
+        print_table(report, terminal.results, folder)
+    return report["exit_code"]
+
+
+def _print_json(terminal: Terminal, data: Any) -> None:
+    terminal.results.file.write(json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+    terminal.results.file.flush()
+
+
+def _temporary_log() -> Path:
+    descriptor, name = tempfile.mkstemp(prefix="cutpoint-", suffix=".log")
+    os.close(descriptor)
+    return Path(name)
+
+
+def _guard(work: Callable[[Terminal], int], as_json: bool) -> None:
+    """Run a command; whatever goes wrong becomes one message and the exit code that INTERFACES fixes."""
+    terminal = Terminal()
+    try:
+        code = work(terminal)
+    except CutpointError as fault:
+        code = fault.exit_code
+        _show_error(terminal, fault, as_json)
+    except KeyboardInterrupt:
+        code = 130
+        terminal.messages.print("Interrupted. Finished stages are kept: the same command goes on from them.")
+    except ImportError as fault:
+        missing = _missing_package(fault)
+        code = missing.exit_code
+        _show_error(terminal, missing, as_json)
+    except Exception as fault:
+        code = 70
+        log = _temporary_log()
+        log.write_text(traceback.format_exc(), encoding="utf-8")
+        internal = CutpointError(
+            f"An internal error: {type(fault).__name__}: {str(fault).splitlines()[0] if str(fault) else ''}",
+            "none",
+            f"report it with {log}",
+        )
+        _show_error(terminal, internal, as_json)
+    # `os._exit`-free and plain: TensorFlow's own threads end with the interpreter.
+    raise typer.Exit(code)
+
+
+def _missing_package(fault: ImportError) -> InputError:
+    return InputError(
+        f"A package is missing: {fault.name or fault}.",
+        "for training and exporting, the extra 'train'; for verifying and predicting, the plain installation",
+        "pip install 'cutpoint[train]' and then pip install --no-deps tensorflowjs==4.22.0; `cutpoint doctor` lists what "
+        "is missing",
+    )
+
+
+def _show_error(terminal: Terminal, fault: CutpointError, as_json: bool) -> None:
+    if as_json:
+        _print_json(terminal, fault.to_json() | {"exit_code": fault.exit_code})
+    else:
+        terminal.messages.print(f"cutpoint: {fault}", markup=False, soft_wrap=True)
+
+
+def main() -> None:
+    """Run the command line; the entry point of `cutpoint`."""
+    # A backend is chosen by the user or is TensorFlow; Keras's own default may name one that is not installed.
+    if sys.stdout is None or sys.stderr is None:
+        sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115  lives as long as the process
+    app()

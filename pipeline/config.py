@@ -1,0 +1,288 @@
+"""The configuration: its keys, types, ranges and defaults, read from TOML and from the command line.
+
+Parsing and type checks are msgspec's; this module adds the nearest right name to a wrong one.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from exporters.contract import CEILINGS, Limits, Resize, parse_formats
+from exporters.errors import InputError, nearest
+from exporters.pixels import check_resize
+
+QUICKSTART = "quickstart"
+QUICKSTART_CONFIG = Path(__file__).parent / "quickstart" / "quickstart.toml"
+HEAD_NAME = re.compile(r"[a-z][a-z0-9_]*")
+RESERVED_HEAD_NAMES = ("features", "image")
+
+Positive = Annotated[int, Meta(ge=1)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+
+
+class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A table of the configuration: unknown keys are errors, values never change once read."""
+
+
+class Data(Section):
+    """`[data]`: `path` is a folder per class, a CSV, or `quickstart`."""
+
+    path: str = ""
+    split: tuple[Share, Share, Share] = (0.7, 0.15, 0.15)
+    group: str = ""
+    bad_limit: Share = 0.05
+
+
+class ResizeSection(Section):
+    """`[resize]`: the model's input size in px and how a picture is brought to it; 0 takes the backbone's usual size."""
+
+    width: Annotated[int, Meta(ge=0, le=4096)] = 0
+    height: Annotated[int, Meta(ge=0, le=4096)] = 0
+    method: str = "bilinear"
+    crop: str = "stretch"
+
+
+class BackboneSection(Section):
+    """`[backbone]`: `weights` is `imagenet`, `none`, `quickstart` or a file; `cut` a layer's name or index."""
+
+    name: str = "mobilenet_v2"
+    alpha: Annotated[float, Meta(gt=0, le=4)] = 1.0
+    weights: str = "imagenet"
+    pixel_scaling: str = "auto"
+    cut: str | int = ""
+
+
+class HeadSection(Section):
+    """`[heads.NAME]`: one head; keys that its kind does not use are left at their defaults."""
+
+    kind: str = "linear"
+    task: str = "multiclass"
+    target: str = "label"
+    pooling: str = ""
+    hidden: tuple[Positive, ...] = (128,)
+    dropout: Annotated[float, Meta(ge=0, lt=1)] = 0.2
+    loss_weight: Annotated[float, Meta(ge=0)] = 1.0
+
+
+class TrainingSection(Section):
+    """`[training]`: of the heads, on cached features."""
+
+    epochs: Positive = 50
+    batch_size: Positive = 64
+    learning_rate: Annotated[float, Meta(gt=0)] = 1e-3
+    patience: Positive = 5
+    class_weights: bool = True
+    mixed_precision: bool = False
+
+
+class ExportSection(Section):
+    """`[export]`: `formats` are names such as `tfjs` or `tfjs-float16`."""
+
+    formats: tuple[str, ...] = ("tfjs", "tflite", "onnx")
+    calibration_images: Positive = 200
+    features: bool = False
+
+
+class LimitsSection(Section):
+    """`[parity.limits.PRECISION]`: what is given here replaces the ceiling; loosening is written into the report."""
+
+    max_abs: Annotated[float, Meta(ge=0)] | None = None
+    agreement: Share | None = None
+    accuracy_drop: Share | None = None
+    relative_error: Annotated[float, Meta(ge=0)] | None = None
+
+
+class ParitySection(Section):
+    """`[parity]`: how many test images travel with the artifacts and judge them."""
+
+    images: Positive = 200
+    limits: dict[str, LimitsSection] = {}
+
+
+class Config(Section):
+    """The whole configuration; see INTERFACES for an example."""
+
+    name: str = ""
+    seed: Annotated[int, Meta(ge=0, lt=2**32)] = 0
+    device: str = "auto"
+    data: Data = Data()
+    resize: ResizeSection = ResizeSection()
+    backbone: BackboneSection = BackboneSection()
+    heads: dict[str, HeadSection] = {}
+    training: TrainingSection = TrainingSection()
+    export: ExportSection = ExportSection()
+    parity: ParitySection = ParitySection()
+
+
+def read_config(
+    path: Path | None, overrides: dict[str, Any], settings: tuple[str, ...] = (), *, head: str | None = None
+) -> Config:
+    """Read a configuration, lay the command line over it and check it.
+
+    Args:
+        path: a TOML file, whose relative paths are taken from its own folder; None: the defaults.
+        overrides: dotted key -> value, from the command line's flags; None values are left out.
+        settings: `KEY=VALUE` of `--set`, the value parsed as TOML, or taken as a string where it is none.
+        head: the kind of the one head; without any head in the configuration there is `label`.
+
+    Raises:
+        InputError: an unreadable file, an unknown key (the nearest is named), a wrong type or range.
+    """
+    raw = _read_toml(path) if path else {}
+    if path:
+        _anchor_paths(raw, path.parent)
+    for key, value in overrides.items():
+        if value is not None:
+            _put(raw, key, value)
+    _put_head(raw, head)
+    for setting in settings:
+        key, found, value = setting.partition("=")
+        if not found or not key.strip():
+            raise InputError(f"'--set {setting}' names no value.", "KEY=VALUE", "for example --set training.epochs=20")
+        _put(raw, key.strip(), _parse_value(value.strip()))
+    return _check(_convert(raw, path))
+
+
+def _put_head(raw: dict[str, Any], kind: str | None) -> None:
+    heads = raw.setdefault("heads", {"label": {}})
+    if kind is None or not isinstance(heads, dict):
+        return
+    if len(heads) != 1:
+        raise InputError(
+            f"--head {kind} does not say which of the heads {', '.join(heads)} is meant.",
+            "a configuration with one head",
+            f"use --set heads.NAME.kind={kind}",
+        )
+    _put(raw, f"heads.{next(iter(heads))}.kind", kind)
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as fault:
+        raise InputError(
+            f"The configuration {path} cannot be read: {fault}.", "a TOML file", "check the path"
+        ) from fault
+    except tomllib.TOMLDecodeError as fault:
+        raise InputError(
+            f"The configuration {path} is not TOML: {fault}.", "a TOML file", "mend the line that is named"
+        ) from fault
+
+
+def _anchor_paths(raw: dict[str, Any], folder: Path) -> None:
+    for table, key, words in (("data", "path", (QUICKSTART,)), ("backbone", "weights", ("imagenet", "none", QUICKSTART))):
+        section = raw.get(table)
+        value = section.get(key) if isinstance(section, dict) else None
+        if isinstance(value, str) and value and value not in words:
+            section[key] = str(folder / Path(value).expanduser())
+
+
+def _put(raw: dict[str, Any], key: str, value: Any) -> None:
+    *parents, last = key.split(".")
+    table = raw
+    for parent in parents:
+        table = table.setdefault(parent, {})
+        if not isinstance(table, dict):
+            raise InputError(f"'{key}' goes through '{parent}', which is a value.", "a key of a table", "see the README")
+    table[last] = value
+
+
+def _parse_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _convert(raw: dict[str, Any], path: Path | None) -> Config:
+    _check_keys(raw, Config, "")
+    try:
+        return msgspec.convert(raw, Config)
+    except msgspec.ValidationError as fault:
+        text, _, where = str(fault).partition(" - at `$.")
+        key = where.rstrip("`") or "the top level"
+        raise InputError(
+            f"The configuration{f' {path}' if path else ''} has a wrong value at '{key}'.",
+            text[0].lower() + text[1:],
+            f"change '{key}', or set it with --set {key}=VALUE",
+        ) from fault
+
+
+def _check_keys(raw: Any, section: Any, where: str) -> None:
+    """Name the nearest key for an unknown one, which msgspec's own message does not."""
+    if not isinstance(raw, dict):
+        return
+    known = {field.name: field.type for field in msgspec.structs.fields(section)}
+    for key, value in raw.items():
+        if key not in known:
+            raise InputError(
+                f"There is no configuration key '{where}{key}'.", nearest(key, known), "correct it, or take it out"
+            )
+        inner = known[key]
+        if isinstance(inner, type) and issubclass(inner, msgspec.Struct):
+            _check_keys(value, inner, f"{where}{key}.")
+        elif getattr(inner, "__origin__", None) is dict and isinstance(value, dict):
+            for name, each in value.items():
+                _check_keys(each, inner.__args__[1], f"{where}{key}.{name}.")
+
+
+def _check(config: Config) -> Config:
+    if abs(sum(config.data.split) - 1) > 1e-6 or min(config.data.split) <= 0:
+        raise InputError(
+            f"data.split is {list(config.data.split)}.", "three shares above 0 that add up to 1", "for example [0.7, 0.15, 0.15]"
+        )
+    if config.device not in ("auto", "cpu", "gpu"):
+        raise InputError(
+            f"There is no device '{config.device}'.", nearest(config.device, ("auto", "cpu", "gpu")), "set --device"
+        )
+    for name in config.heads:
+        if not HEAD_NAME.fullmatch(name) or name in RESERVED_HEAD_NAMES:
+            raise InputError(
+                f"A head cannot be called '{name}'.",
+                "a lower-case letter, then letters, digits and _; not 'features' and not 'image'",
+                f"rename [heads.{name}]",
+            )
+    for precision in config.parity.limits:
+        if precision not in CEILINGS:
+            raise InputError(
+                f"There is no precision '{precision}' to limit.", nearest(precision, CEILINGS), "correct [parity.limits]"
+            )
+    parse_formats(config.export.formats)
+    check_resize(resize_of(config, 224))
+    return config
+
+
+def resize_of(config: Config, usual_px: int) -> Resize:
+    """Return the resize, with `usual_px` where the configuration leaves width or height open."""
+    section = config.resize
+    return Resize(
+        width=section.width or section.height or usual_px,
+        height=section.height or section.width or usual_px,
+        method=section.method,
+        crop=section.crop,
+    )
+
+
+def limits_of(config: Config) -> dict[str, Limits]:
+    """Return the limits per precision: the ceilings, with what the configuration sets laid over them."""
+    limits = {}
+    for precision, ceiling in CEILINGS.items():
+        given = config.parity.limits.get(precision, LimitsSection())
+        changed = {key: value for key, value in msgspec.structs.asdict(given).items() if value is not None}
+        limits[precision] = Limits(**{**_fields(ceiling), **changed})
+    return limits
+
+
+def _fields(limits: Limits) -> dict[str, Any]:
+    return {
+        "max_abs": limits.max_abs,
+        "agreement": limits.agreement,
+        "accuracy_drop": limits.accuracy_drop,
+        "relative_error": limits.relative_error,
+    }

@@ -1,0 +1,344 @@
+"""From a folder of pictures or a CSV to labelled, split examples. Decodes nothing: that happens once, in `features`."""
+
+from __future__ import annotations
+
+import collections
+import concurrent.futures
+import csv
+import dataclasses
+import hashlib
+import random
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from exporters.errors import InputError, nearest
+from exporters.golden import sha256_of
+from exporters.pixels import IMAGE_SUFFIXES
+
+SPLITS = ("train", "val", "test")
+_SPLIT_FOLDERS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
+LEAST_PICTURES_OF_A_CLASS = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """One picture: where it lies, the sha256 of its bytes, its target values, its group, and its split once it has one."""
+
+    path: Path
+    sha256: str
+    targets: Mapping[str, str]
+    group: str = ""
+    split: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """Split examples.
+
+    `labels` target -> sorted class names; `skipped` (path, reason) of what could not be used; `notes` are sentences
+    for the report; `fingerprint` names the content, labels and splits.
+    """
+
+    examples: tuple[Example, ...]
+    labels: Mapping[str, tuple[str, ...]]
+    skipped: tuple[tuple[str, str], ...]
+    notes: tuple[str, ...]
+    fingerprint: str
+
+    def of_split(self, split: str) -> tuple[Example, ...]:
+        """Return the examples of `train`, `val` or `test`, in a fixed order."""
+        return tuple(example for example in self.examples if example.split == split)
+
+
+def list_examples(path: Path, targets: tuple[str, ...], group: str) -> tuple[Example, ...]:
+    """List the pictures of a folder or a CSV, with the sha256 of their bytes.
+
+    Args:
+        path: a folder with a folder per class, inside `train`, `val`, `test` or directly; or a CSV with the columns
+            `path`, the targets, and perhaps `group` and `split`.
+        targets: the columns that the heads learn; a folder has only `label`.
+        group: a CSV column, or a regular expression searched in the path (its first group, else the whole match).
+
+    Raises:
+        InputError: nothing there, no pictures, a missing column, an unusable label.
+    """
+    if not path.exists():
+        raise InputError(f"The data {path} is not there.", "a folder per class, or a CSV", "set --data or data.path")
+    drafts = _read_csv(path, targets, group) if path.is_file() else _walk_folder(path, targets)
+    if not drafts:
+        raise InputError(
+            f"{path} holds no pictures.",
+            f"a folder per class with files ending in {', '.join(IMAGE_SUFFIXES)}",
+            "give another --data",
+        )
+    drafts = _with_groups(drafts, path, group)
+    for target in targets:
+        _check_labels(path, target, {draft.targets[target] for draft in drafts})
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        digests = list(pool.map(_digest, (draft.path for draft in drafts)))
+    return tuple(dataclasses.replace(draft, sha256=digest) for draft, digest in zip(drafts, digests, strict=True))
+
+
+def _digest(path: Path) -> str:
+    try:
+        return sha256_of(path)
+    except OSError:
+        # Not readable: it is skipped with its reason when it should be decoded.
+        return "unreadable:" + hashlib.sha256(str(path).encode()).hexdigest()
+
+
+def _walk_folder(root: Path, targets: tuple[str, ...]) -> list[Example]:
+    if targets != ("label",):
+        raise InputError(
+            f"A folder of pictures has no target {sorted(set(targets) - {'label'})}.",
+            "the one target 'label', which is the name of the class's folder",
+            "set heads.NAME.target = \"label\", or give a CSV with that column",
+        )
+    folders = sorted(folder for folder in root.iterdir() if folder.is_dir() and not folder.name.startswith("."))
+    named_splits = [folder for folder in folders if folder.name.lower() in _SPLIT_FOLDERS]
+    if not any(_SPLIT_FOLDERS[folder.name.lower()] == "train" for folder in named_splits):
+        return [draft for folder in folders for draft in _pictures_of_class(folder, "")]
+    return [
+        draft
+        for split_folder in named_splits
+        for folder in sorted(split_folder.iterdir())
+        if folder.is_dir() and not folder.name.startswith(".")
+        for draft in _pictures_of_class(folder, _SPLIT_FOLDERS[split_folder.name.lower()])
+    ]
+
+
+def _pictures_of_class(folder: Path, split: str) -> list[Example]:
+    return [
+        Example(path, "", {"label": folder.name}, split=split)
+        for path in sorted(folder.rglob("*"))
+        if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file() and not path.name.startswith(".")
+    ]
+
+
+def _read_csv(path: Path, targets: tuple[str, ...], group: str) -> list[Example]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            reader = csv.DictReader(stream)
+            columns = reader.fieldnames or []
+            for needed in ("path", *targets):
+                if needed not in columns:
+                    raise InputError(
+                        f"The CSV {path} has no column '{needed}'.",
+                        nearest(needed, columns) if columns else "a header line",
+                        "add the column, or set heads.NAME.target",
+                    )
+            return [_row_to_example(path, row, targets, group, line) for line, row in enumerate(reader, 2)]
+    except (OSError, UnicodeDecodeError, csv.Error) as fault:
+        raise InputError(f"The CSV {path} cannot be read: {fault}.", "a CSV in UTF-8", "save it as such") from fault
+
+
+def _row_to_example(path: Path, row: dict, targets: tuple[str, ...], group: str, line: int) -> Example:
+    split = (row.get("split") or "").strip().lower()
+    if split and split not in _SPLIT_FOLDERS:
+        raise InputError(
+            f"Line {line} of {path} has the split '{split}'.", nearest(split, SPLITS), "correct it, or leave it empty"
+        )
+    if not row["path"] or any(row[target] is None for target in targets):
+        raise InputError(
+            f"Line {line} of {path} has too few values.", f"path and {', '.join(targets)}", "complete the line"
+        )
+    group_column = group or "group"
+    return Example(
+        path=path.parent / row["path"],
+        sha256="",
+        targets={target: row[target] for target in targets},
+        group=(row.get(group_column) or "") if group_column in row else "",
+        split=_SPLIT_FOLDERS.get(split, ""),
+    )
+
+
+def _with_groups(drafts: list[Example], root: Path, group: str) -> list[Example]:
+    if not group or any(draft.group for draft in drafts):
+        return drafts
+    try:
+        pattern = re.compile(group)
+    except re.error as fault:
+        raise InputError(
+            f"data.group '{group}' is no regular expression: {fault}.",
+            "a CSV column, or a regular expression on the path",
+            "correct data.group",
+        ) from fault
+    base = root if root.is_dir() else root.parent
+    matches = [pattern.search(_relative(draft.path, base)) for draft in drafts]
+    if not any(matches):
+        raise InputError(
+            f"data.group '{group}' matches no path.", "a column of the CSV or a match in the paths", "correct data.group"
+        )
+    return [
+        dataclasses.replace(draft, group=(match.group(1) if match.re.groups else match.group(0)) or "") if match else draft
+        for draft, match in zip(drafts, matches, strict=True)
+    ]
+
+
+def _relative(path: Path, base: Path) -> str:
+    return path.relative_to(base).as_posix() if path.is_relative_to(base) else path.as_posix()
+
+
+def _check_labels(path: Path, target: str, labels: set[str]) -> None:
+    for label in sorted(labels):
+        if not label.strip() or any(ord(character) < 32 or character in "\x85\u2028\u2029" for character in label):
+            raise InputError(
+                f"The label {label!r} of '{target}' in {path} cannot be a line of labels.txt.",
+                "a label that is not empty and holds no line break or control character",
+                "rename the class",
+            )
+    if len(labels) < 2:
+        raise InputError(
+            f"{path} holds one class only: {sorted(labels)[0]!r}.",
+            "at least two classes, each a folder of pictures (or a value of the CSV's column)",
+            "add pictures of another class; for something against everything else, add a folder 'other'",
+        )
+
+
+def split_dataset(
+    examples: Iterable[Example], bad: Mapping[str, str], shares: tuple[float, float, float], seed: int, root: Path
+) -> Dataset:
+    """Leave the unreadable pictures out and give every other example its split.
+
+    Splits that the data name are kept; a split that they do not name is cut out of the training pictures. Pictures
+    of one group, and copies of one picture, stay on one side.
+
+    Args:
+        examples: as `list_examples` gives them.
+        bad: sha256 -> reason, of the pictures that cannot be read.
+        shares: of train, val and test.
+        seed: of the shuffle.
+        root: the data's path, for relative paths in messages.
+
+    Raises:
+        InputError: a class has fewer than 2 pictures left, or a group straddles splits that the data name.
+    """
+    examples = list(examples)
+    base = root if root.is_dir() else root.parent
+    skipped = [(_relative(each.path, base), bad[each.sha256]) for each in examples if each.sha256 in bad]
+    good = [each for each in examples if each.sha256 not in bad]
+    _check_class_sizes(good, root)
+    good, notes = _take_out_copies(good, base)
+    splits = _assign_splits(good, shares, seed)
+    good = [dataclasses.replace(each, split=split) for each, split in zip(good, splits, strict=True)]
+    _check_groups(good)
+    _check_split_sizes(good)
+    labels = {
+        target: tuple(sorted({each.targets[target] for each in good})) for target in (good[0].targets if good else ())
+    }
+    digest = hashlib.sha256()
+    for each in sorted(good, key=lambda each: (each.sha256, str(each.path))):
+        digest.update(f"{each.sha256} {each.split} {sorted(each.targets.items())}\n".encode())
+    return Dataset(tuple(good), labels, tuple(skipped), tuple(notes), f"sha256:{digest.hexdigest()}")
+
+
+def _check_class_sizes(examples: list[Example], root: Path) -> None:
+    for target in examples[0].targets if examples else ():
+        counts = collections.Counter(each.targets[target] for each in examples)
+        small = sorted(label for label, count in counts.items() if count < LEAST_PICTURES_OF_A_CLASS)
+        if small or len(counts) < 2:
+            raise InputError(
+                f"{root}: " + (f"the class {small[0]!r} has {counts[small[0]]} usable picture" if small else "one class is left"),
+                f"at least two classes with at least {LEAST_PICTURES_OF_A_CLASS} readable pictures each",
+                "add pictures, or take the class out",
+            )
+    if not examples:
+        raise InputError(f"{root} holds no picture that can be read.", "readable pictures", "give another --data")
+
+
+def _take_out_copies(examples: list[Example], base: Path) -> tuple[list[Example], list[str]]:
+    """Drop copies that stand in two named splits from the earlier one, and report copies under two labels."""
+    notes, by_content = [], collections.defaultdict(list)
+    for each in examples:
+        by_content[each.sha256].append(each)
+    dropped: set[int] = set()
+    for copies in by_content.values():
+        names = ", ".join(_relative(each.path, base) for each in copies[:4])
+        if len({tuple(sorted(each.targets.items())) for each in copies}) > 1:
+            notes.append(f"The same picture stands under different labels: {names}.")
+        named = {each.split for each in copies if each.split}
+        if len(named) > 1:
+            kept = max(named, key=SPLITS.index)
+            dropped.update(id(each) for each in copies if each.split and each.split != kept)
+            out_of = " and ".join(sorted(named - {kept}))
+            notes.append(f"The same picture stood in two splits and was taken out of {out_of}: {names}.")
+    return [each for each in examples if id(each) not in dropped], notes
+
+
+def _assign_splits(examples: list[Example], shares: tuple[float, float, float], seed: int) -> list[str]:
+    named = {each.split for each in examples if each.split}
+    # What the data name is kept; only splits that they do not name are cut out of the rest.
+    wanted = {split: share for split, share in zip(SPLITS, shares, strict=True) if split == "train" or split not in named}
+    result = [each.split for each in examples]
+    free = [index for index, each in enumerate(examples) if not each.split or (each.split == "train" and len(wanted) > 1)]
+    units: dict[str, list[int]] = collections.defaultdict(list)
+    for index in free:
+        units[_unit_of(examples[index])].append(index)
+    quotas = _quotas(examples, free, wanted)
+    generator = random.Random(seed)
+    keys = sorted(units)
+    generator.shuffle(keys)
+    for key in sorted(keys, key=lambda key: -len(units[key])):
+        labels = [_stratum(examples[index]) for index in units[key]]
+        best = max(wanted, key=lambda split: (sum(quotas[label][split] for label in labels), -SPLITS.index(split)))
+        for index, label in zip(units[key], labels, strict=True):
+            result[index] = best
+            quotas[label][best] -= 1
+    return result
+
+
+def _unit_of(example: Example) -> str:
+    return f"group {example.group}" if example.group else f"content {example.sha256}"
+
+
+def _stratum(example: Example) -> tuple:
+    return tuple(sorted(example.targets.items()))
+
+
+def _quotas(examples: list[Example], free: list[int], wanted: Mapping[str, float]) -> dict[tuple, dict[str, int]]:
+    """Share every stratum's pictures out in whole numbers, with at least one for train and, from two on, for test."""
+    counts = collections.Counter(_stratum(examples[index]) for index in free)
+    total = sum(wanted.values())
+    quotas = {}
+    for stratum, count in counts.items():
+        quota = {split: round(count * share / total) for split, share in wanted.items() if split != "train"}
+        for split in ("test", "val"):
+            if split in quota and quota[split] == 0 and count > sum(quota.values()) + 1:
+                quota[split] = 1
+        quota["train"] = count - sum(quota.values())
+        quotas[stratum] = quota
+    return quotas
+
+
+def _check_groups(examples: list[Example]) -> None:
+    splits = collections.defaultdict(set)
+    for each in examples:
+        if each.group:
+            splits[each.group].add(each.split)
+    straddling = sorted(group for group, found in splits.items() if len(found) > 1)
+    if straddling:
+        raise InputError(
+            f"The group '{straddling[0]}' stands in the splits {', '.join(sorted(splits[straddling[0]]))}.",
+            "every group on one side",
+            "change the split column or folders, or leave data.group empty",
+        )
+
+
+def _check_split_sizes(examples: list[Example]) -> None:
+    counts = collections.Counter(each.split for each in examples)
+    for split in ("train", "test"):
+        if not counts[split]:
+            raise InputError(
+                f"No picture is left for the split '{split}'.",
+                "pictures for train and test",
+                "add pictures, change data.split, or use smaller groups",
+            )

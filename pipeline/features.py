@@ -1,0 +1,243 @@
+"""Features of every picture, computed once and cached on disk.
+
+A store is a folder of the cache for one set of weights, cut, preprocessing and pooling; its rows are keyed by the
+sha256 of the picture's bytes. It is written row by row, so an interrupted run goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import filelock
+import keras
+import numpy as np
+
+from exporters.contract import Resize
+from exporters.errors import InputError
+from exporters.pixels import read_picture, resize
+from pipeline.dataset import Example
+
+BATCH = 32
+# Decoded batches that may wait for the network: enough to keep it busy, few enough to stay small in memory.
+BATCHES_AHEAD = 4
+# Fewer pictures than this are done by Keras before a conversion to the faster runtime would be.
+FASTER_RUNTIME_FROM = 256
+LARGEST_RELATIVE_DIFFERENCE = 1e-4
+
+Compute = Callable[[np.ndarray], np.ndarray]
+
+
+class FeatureStore:
+    """Rows of float32 features on disk, appended to, read through a memory map; one process writes at a time.
+
+    Args:
+        cache: the cache folder.
+        key: what the features depend on besides the picture; any JSON.
+        width: of a row.
+    """
+
+    def __init__(self, cache: Path, key: Mapping[str, Any], width: int) -> None:
+        text = json.dumps(key, sort_keys=True)
+        self.folder = cache / "features" / hashlib.sha256(text.encode()).hexdigest()[:24]
+        self.width = width
+        self._key_text = text
+        self._lock = filelock.FileLock(str(self.folder) + ".lock")
+
+    def __enter__(self) -> FeatureStore:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock.acquire()
+        (self.folder / "key.json").write_text(self._key_text, encoding="utf-8")
+        self._rows_path, self._index_path = self.folder / "rows.f32", self.folder / "index.txt"
+        self._rows_path.touch()
+        self._index_path.touch()
+        # Whatever a killed run left half-written behind the last whole row is cut off.
+        names = [line for line in self._index_path.read_text().splitlines(keepends=True) if len(line) == 65]
+        count = min(len(names), self._rows_path.stat().st_size // (4 * self.width))
+        self._index = {name[:64]: row for row, name in enumerate(names[:count])}
+        os.truncate(self._rows_path, count * 4 * self.width)
+        os.truncate(self._index_path, count * 65)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._lock.release()
+
+    def __contains__(self, sha256: str) -> bool:
+        return sha256 in self._index
+
+    def append(self, names: list[str], rows: np.ndarray) -> None:
+        """Add rows (len(names), width) under the pictures' sha256."""
+        with self._rows_path.open("ab") as stream:
+            stream.write(np.ascontiguousarray(rows, np.float32).tobytes())
+        with self._index_path.open("a") as stream:
+            stream.writelines(f"{name}\n" for name in names)
+        for name in names:
+            self._index[name] = len(self._index)
+
+    def gather(self, names: list[str]) -> np.ndarray:
+        """Return the rows of those pictures, float32 (len(names), width)."""
+        if not names:
+            return np.empty((0, self.width), np.float32)
+        rows = np.memmap(self._rows_path, np.float32, mode="r", shape=(len(self._index), self.width))
+        return np.array(rows[[self._index[name] for name in names]])
+
+
+def extract_features(
+    store: FeatureStore,
+    examples: tuple[Example, ...],
+    how: Resize,
+    compute: Callable[[], Compute],
+    bad_limit: float,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[dict[str, str], int]:
+    """Fill the store with the features of every picture that it lacks; decoding overlaps with computing.
+
+    Args:
+        store: an entered store.
+        examples: all pictures.
+        how: the resize.
+        compute: called once if anything is missing; returns images uint8 (n, h, w, 3) -> features (n, width).
+        bad_limit: the share of unreadable pictures above which the run stops.
+        progress: called with pictures done and to be done.
+
+    Returns:
+        sha256 -> reason of the pictures that cannot be read, and how many features were computed.
+
+    Raises:
+        InputError: too many unreadable pictures, or too little disk.
+    """
+    missing = {example.sha256: example for example in examples if example.sha256 not in store}
+    bad: dict[str, str] = {}
+    if not missing:
+        return bad, 0
+    _check_disk(store.folder, len(missing) * store.width * 4)
+    run: Compute | None = None
+    done = 0
+    for names, images, reasons in _decoded_batches(list(missing.values()), how):
+        bad |= reasons
+        _check_bad(bad, examples, bad_limit, last=done + len(names) + len(reasons) >= len(missing))
+        if names:
+            run = run or compute()
+            store.append(names, run(images))
+        done += len(names) + len(reasons)
+        progress(done, len(missing))
+    return bad, len(missing) - len(bad)
+
+
+def _decoded_batches(
+    examples: list[Example], how: Resize
+) -> Iterator[tuple[list[str], np.ndarray, dict[str, str]]]:
+    def decode(example: Example) -> np.ndarray | str:
+        try:
+            return resize(read_picture(example.path), how)
+        except ValueError as fault:
+            return str(fault)
+
+    with concurrent.futures.ThreadPoolExecutor(thread_name_prefix="decode") as pool:
+        batches = [examples[start : start + BATCH] for start in range(0, len(examples), BATCH)]
+        waiting: list[list[concurrent.futures.Future]] = []
+        try:
+            for index, batch in enumerate(batches):
+                while len(waiting) < min(BATCHES_AHEAD, len(batches) - index):
+                    waiting.append([pool.submit(decode, each) for each in batches[index + len(waiting)]])
+                results = [future.result() for future in waiting.pop(0)]
+                good = [(each.sha256, got) for each, got in zip(batch, results, strict=True) if not isinstance(got, str)]
+                reasons = {each.sha256: got for each, got in zip(batch, results, strict=True) if isinstance(got, str)}
+                images = np.stack([got for _, got in good]) if good else np.empty((0, how.height, how.width, 3), np.uint8)
+                yield [name for name, _ in good], images, reasons
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _check_bad(bad: dict[str, str], examples: tuple[Example, ...], bad_limit: float, *, last: bool) -> None:
+    unreadable = [example for example in examples if example.sha256 in bad]
+    if len(unreadable) <= bad_limit * len(examples):
+        return
+    listed = "; ".join(f"{example.path}: {bad[example.sha256]}" for example in unreadable[:5])
+    counted = f"{len(unreadable)} of {len(examples)}" if last else f"At least {len(unreadable)} of {len(examples)}"
+    raise InputError(
+        f"{counted} pictures cannot be read: {listed}" + ("; ..." if len(unreadable) > 5 else "."),
+        f"at most {bad_limit:.0%} (data.bad_limit)",
+        "mend or remove them, or raise data.bad_limit",
+    )
+
+
+def _check_disk(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if needed > free - 2**28:
+        raise InputError(
+            f"The features need {needed / 2**20:.0f} MiB, and {free / 2**20:.0f} MiB are free at {folder}.",
+            "that much, and 256 MiB to spare",
+            "free some space, set CUTPOINT_CACHE to another disk, or choose a head that begins with pooling",
+        )
+
+
+def keras_compute(extractor: keras.Model) -> Compute:
+    """Return a function that computes features with Keras itself."""
+
+    def compute(images: np.ndarray) -> np.ndarray:
+        # A whole batch each time, the last one filled up, so that nothing is traced or compiled twice.
+        batch = np.zeros((BATCH, *images.shape[1:]), np.float32)
+        batch[: len(images)] = images
+        return np.asarray(extractor.predict_on_batch(batch))[: len(images)]
+
+    return compute
+
+
+def fastest_compute(extractor: keras.Model, pictures: int, device: str, note: Callable[[str], None]) -> Compute:
+    """Return the fastest function that computes the same features.
+
+    On a CPU LiteRT runs these networks several times faster than Keras; it is taken where TensorFlow can convert the
+    extractor, and only after its first batch agreed with Keras's.
+
+    Args:
+        extractor: raw pixels -> pooled features.
+        pictures: how many there are in all; a few are not worth a conversion.
+        device: `cpu` or `gpu`.
+        note: called with a sentence that says what was taken.
+    """
+    slow = keras_compute(extractor)
+    if device == "gpu" or pictures < FASTER_RUNTIME_FROM or keras.backend.backend() != "tensorflow":
+        note(f"features through Keras ({keras.backend.backend()}, {device})")
+        return slow
+    fast = _litert_compute(extractor)
+    agreed = False
+
+    def compute(images: np.ndarray) -> np.ndarray:
+        nonlocal agreed, fast
+        if fast is None:
+            return slow(images)
+        got = fast(images)
+        if not agreed:
+            expected = slow(images)
+            difference = float(np.abs(got - expected).max() / max(float(np.abs(expected).max()), 1e-6))
+            agreed = difference <= LARGEST_RELATIVE_DIFFERENCE
+            note(
+                f"features through LiteRT, which agrees with Keras to {difference:.1e}"
+                if agreed
+                else f"features through Keras: LiteRT differs from it by {difference:.1e}"
+            )
+            if not agreed:
+                fast = None
+                return expected
+        return got
+
+    return compute
+
+
+def _litert_compute(extractor: keras.Model) -> Compute:
+    # Imported here: under another Keras backend there may be no TensorFlow to convert with.
+    from exporters.runners.tflite import TfliteRunner
+    from exporters.tflite import convert_in_memory
+
+    runner = TfliteRunner(convert_in_memory(extractor)).__enter__()
+    return lambda images: next(iter(runner.predict(images).values()))

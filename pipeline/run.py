@@ -1,0 +1,215 @@
+"""The stages, top to bottom: data, features, heads, assembly, export, verify. Read this first.
+
+`train` needs Keras with any backend; `export` needs TensorFlow; `verify` needs neither.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import os
+import random
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from exporters.contract import CEILINGS, SCHEMA_VERSION, Card, Limits, parse_formats
+from exporters.errors import InputError
+from exporters.golden import sha256_of, write_manifest
+from exporters.report import write_reports
+from exporters.verification import loosened_notes, read_report, verify_folder
+from pipeline import bundle
+from pipeline.backbones import backbone_row
+from pipeline.config import QUICKSTART, Config, limits_of, resize_of
+from pipeline.dataset import Dataset, Example, list_examples, split_dataset
+from pipeline.heads import check_head
+from pipeline.stages import StageLog
+from pipeline.terminal import Terminal
+
+VERSIONS_OF = ("keras", "tensorflow", "tensorflowjs", "tf2onnx", "onnx", "onnxruntime", "ai-edge-litert", "numpy", "pillow")
+
+
+def run(config: Config, out: Path, terminal: Terminal) -> dict[str, Any]:
+    """Train, export and verify; returns report.json's content.
+
+    Args:
+        config: the checked configuration.
+        out: the result folder, claimed already.
+        terminal: where progress goes.
+
+    Raises:
+        InputError: something that the user gave is wrong.
+    """
+    train(config, out, terminal)
+    export(out, config.export.formats, terminal)
+    return verify(out, terminal)
+
+
+def train(config: Config, out: Path, terminal: Terminal) -> None:
+    """From pictures to `model.keras`, its card, the golden images and what `export` needs; all moved in at once."""
+    if not config.heads:
+        raise InputError("The configuration has no head.", "at least one table [heads.NAME]", "add [heads.label]")
+    for section in config.heads.values():
+        check_head(section)
+    backbone_row(config.backbone.name)
+    log = StageLog(terminal.say)
+    with log.stage("data", f"listing {config.data.path}"):
+        root = data_folder(config, terminal)
+        targets = tuple(sorted({section.target for section in config.heads.values()}))
+        examples = list_examples(root, targets, config.data.group)
+        terminal.say(f"data: {len(examples)} pictures")
+    prepare_keras(config.device)
+    training = importlib.import_module("pipeline.teaching")
+    with bundle.staging(out) as staged:
+        state = training.teach(config, root, examples, Path(staged), log, terminal)
+        bundle.write_state(Path(staged), {**state, "stages": log.to_json()})
+        bundle.replace_results(out, Path(staged))
+
+
+def data_folder(config: Config, terminal: Terminal) -> Path:
+    """Return the data's path; for `quickstart` the drawings are made first, where they are not in the cache yet."""
+    if not config.data.path:
+        raise InputError("No data are named.", "a folder per class, or a CSV", "set --data or data.path")
+    if config.data.path != QUICKSTART:
+        return Path(config.data.path).expanduser()
+    drawings = importlib.import_module("pipeline.quickstart.drawings")
+    # Named after the code that draws them, so that other drawings never pass for these.
+    folder = bundle.cache_folder() / "drawings" / sha256_of(Path(drawings.__file__))[:24]
+    if not folder.is_dir():
+        terminal.say("data: drawing the quickstart's pictures")
+        drawings.make_drawings(folder)
+    return folder
+
+
+def prepare_keras(device: str) -> None:
+    """Choose the device before any backend is loaded; Keras's own KERAS_BACKEND rules the backend."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if device == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        os.environ["JAX_PLATFORMS"] = "cpu"
+
+
+def split(config: Config, root: Path, examples: tuple[Example, ...], bad: dict[str, str], terminal: Terminal) -> Dataset:
+    """Split the readable pictures and say what was left out."""
+    dataset = split_dataset(examples, bad, config.data.split, config.seed, root)
+    counts = ", ".join(f"{len(dataset.of_split(name))} {name}" for name in ("train", "val", "test"))
+    terminal.say(f"data: {counts}; {len(dataset.skipped)} skipped")
+    for path, reason in dataset.skipped:
+        terminal.say(f"data: skipped {path}: {reason}")
+    for note in dataset.notes:
+        terminal.say(f"data: {note}")
+    return dataset
+
+
+def choose(examples: tuple[Example, ...], count: int, seed: int) -> tuple[Example, ...]:
+    """Choose at most `count` examples, seeded, in a fixed order."""
+    if len(examples) <= count:
+        return examples
+    chosen = set(random.Random(seed).sample(range(len(examples)), count))
+    return tuple(example for index, example in enumerate(examples) if index in chosen)
+
+
+def versions() -> dict[str, str]:
+    """Return package -> version of what makes and runs the artifacts, where it is installed."""
+    found = {}
+    for package in ("cutpoint", *VERSIONS_OF):
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def export(out: Path, formats: tuple[str, ...], terminal: Terminal) -> None:
+    """Export a trained model to every format asked for, and write the golden set's manifest over all of it."""
+    names = parse_formats(formats)
+    state = bundle.read_state(out)
+    if os.environ.setdefault("KERAS_BACKEND", "tensorflow") != "tensorflow":
+        raise InputError(
+            f"KERAS_BACKEND is {os.environ['KERAS_BACKEND']}.",
+            "tensorflow: the converters trace the model with it",
+            "unset KERAS_BACKEND for `cutpoint export`; the trained model is the same under every backend",
+        )
+    prepare_keras("auto")
+    log = StageLog(terminal.say)
+    shipping = importlib.import_module("pipeline.shipping")
+    limits = {precision: Limits(**each) for precision, each in state["limits"].items()}
+    # Without the manifest nothing passes for verified: it goes first and comes back last.
+    (out / "golden" / "manifest.json").unlink(missing_ok=True)
+    shipping.ship(out, names, state, log, terminal)
+    write_manifest(out, bundle.read_card(out), limits)
+    kept = [stage for stage in state["stages"] if not stage["name"].startswith("export")]
+    bundle.write_state(out / bundle.MARK, {**state, "stages": kept + log.to_json()})
+
+
+def verify(out: Path, terminal: Terminal) -> dict[str, Any]:
+    """Judge every artifact of a result folder in its own runtime and write the reports.
+
+    Works on a folder that was carried here without its `.cutpoint`, and without TensorFlow or Keras.
+    """
+    log = StageLog(terminal.say)
+    with log.stage("verify", f"the artifacts of {out}"):
+        judged = verify_folder(out, lambda name: terminal.say(f"verify: {name}"))
+    report = {**_report_of_training(out), **judged}
+    stages = [stage for stage in report["stages"] if stage["name"] != "verify"]
+    report["stages"] = stages + log.to_json()
+    try:
+        write_reports(report, out)
+    except OSError as fault:
+        terminal.say(f"verify: the reports in {out} are left as they were: {fault.strerror or fault}")
+    return report
+
+
+def _report_of_training(out: Path) -> dict[str, Any]:
+    """Return the part of the report that verifying does not find anew."""
+    try:
+        state = bundle.read_state(out)
+    except InputError:
+        state = read_report(out)
+    keys = ("name", "seed", "data", "training", "reference", "notes", "stages")
+    kept = {key: state[key] for key in keys if key in state}
+    card = Card.read(out / bundle.CARD).to_json() if (out / bundle.CARD).is_file() else {}
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "verdict": "",
+        "exit_code": 0,
+        "cutpoint_version": versions().get("cutpoint", ""),
+        "stages": [],
+        **kept,
+        "card": card,
+    }
+
+
+def formats_of(out: Path) -> tuple[str, ...]:
+    """Return the formats that the run's configuration asked for."""
+    return tuple(bundle.read_state(out)["formats"])
+
+
+def state_of(config: Config, dataset: Dataset, card: Card, training: dict, reference: dict) -> dict[str, Any]:
+    """Return what `train` leaves for the later stages: the report's parts, the limits, the configuration."""
+    counts = {name: len(dataset.of_split(name)) for name in ("train", "val", "test")}
+    labels = {output.name: list(output.labels) for output in card.outputs}
+    skipped = [{"path": path, "reason": reason} for path, reason in dataset.skipped]
+    limits = limits_of(config)
+    return {
+        "name": card.name,
+        "seed": config.seed,
+        "data": {**counts, "labels": labels, "skipped": skipped, "fingerprint": dataset.fingerprint},
+        "training": training,
+        "reference": reference,
+        "notes": [*dataset.notes, *loosened_notes(limits, CEILINGS)],
+        "limits": {precision: msgspec.to_builtins(each) for precision, each in limits.items()},
+        "features_everywhere": config.export.features,
+        "formats": list(config.export.formats),
+    }
+
+
+def result_name(config: Config) -> str:
+    """Return the run's name: the configuration's, else that of the data's folder or file."""
+    return config.name or (Path(config.data.path).resolve().stem if config.data.path != QUICKSTART else QUICKSTART)
+
+
+def usual_resize(config: Config) -> Any:
+    """Return the resize, at the backbone's usual size where the configuration names none."""
+    return resize_of(config, backbone_row(config.backbone.name).usual_px)

@@ -1,0 +1,231 @@
+"""The page over the TF.js artifacts of a result folder, served on this machine or written as static files."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import shutil
+import socket
+import sys
+import threading
+import webbrowser
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+import exporters
+from exporters.contract import FORMATS, ArtifactName
+from exporters.errors import InputError
+
+PAGE = Path(exporters.__file__).parent / "javascript"
+MODEL_FILE = FORMATS["tfjs"].file
+SITE_RECORD = ".cutpoint-site.json"
+MEDIA_TYPES = {
+    ".bin": "application/octet-stream",
+    ".css": "text/css",
+    ".html": "text/html",
+    ".js": "text/javascript",
+    ".json": "application/json",
+    ".mjs": "text/javascript",
+    ".svg": "image/svg+xml",
+    ".txt": "text/plain",
+    ".wasm": "application/wasm",
+}
+# The page carries the same policy in its head, for hosts that set no headers.
+HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self' blob: 'wasm-unsafe-eval'; worker-src 'self' blob:; style-src 'self'; "
+        "img-src 'self' blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Embedder-Policy": "require-corp",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",
+}
+
+
+def models(out: Path) -> list[dict[str, Any]]:
+    """List the TF.js graph models of a result folder, as models.json holds them.
+
+    Args:
+        out: a result folder, the one that holds `artifacts`.
+
+    Returns:
+        `{"name", "model", "size_bytes", "card"}` each; `model` is a path relative to the page. The order is that of
+        the precisions in FORMATS, and what is not named there comes after, by name.
+
+    Raises:
+        InputError: there is none.
+    """
+    order = [str(ArtifactName(name, precision)) for name, row in FORMATS.items() for precision in row.precisions]
+    listed = []
+    for folder in _folders(out / "artifacts"):
+        model, card = _json(folder / MODEL_FILE), _json(folder / "card.json")
+        if model.get("format") == "graph-model" and card:
+            size_bytes = sum(path.stat().st_size for path in _files(folder))
+            url = f"artifacts/{folder.name}/{MODEL_FILE}"
+            listed.append({"name": folder.name, "model": url, "size_bytes": size_bytes, "card": card})
+    if not listed:
+        raise InputError(
+            f"{out} holds no TF.js model for the page.",
+            "a result folder with artifacts/tfjs-*/model.json",
+            "export with --formats tfjs, or name another folder",
+        )
+    return sorted(listed, key=lambda each: (order.index(each["name"]) if each["name"] in order else 99, each["name"]))
+
+
+def site_files(out: Path) -> dict[str, Path]:
+    """Map every path that the site answers, relative and with `/`, to its file; links are left out.
+
+    Raises:
+        InputError: the page was not built, or `out` holds no TF.js model.
+    """
+    if not (PAGE / "index.html").is_file():
+        raise InputError(f"The page is missing: {PAGE} holds no index.html.", "the built page", "make setup")
+    files = {path.name: path for path in _files(PAGE) if path.name != "runner.mjs"}
+    for model in models(out):
+        folder = out / "artifacts" / model["name"]
+        files |= {f"artifacts/{model['name']}/{path.name}": path for path in _files(folder)}
+    return files
+
+
+def application(out: Path, ready: Callable[[], None] = lambda: None) -> Starlette:
+    """Build the web application; `ready` is called when it has started.
+
+    What it answers is looked up in `site_files`, anew for each request, and never put together from the request.
+    """
+
+    async def answer(request: Request) -> Response:
+        try:
+            name = request.path_params["path"] or "index.html"
+            if name == "models.json":
+                return JSONResponse({"models": models(out)}, headers=HEADERS)
+            path = site_files(out).get(name)
+        except InputError as fault:
+            return PlainTextResponse(str(fault), 503, headers=HEADERS)
+        if path is None:
+            return PlainTextResponse("There is no such file.", 404, headers=HEADERS)
+        return FileResponse(path, media_type=MEDIA_TYPES[path.suffix], headers=HEADERS)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        ready()
+        yield
+
+    return Starlette(routes=[Route("/{path:path}", answer)], lifespan=lifespan)
+
+
+def serve(
+    out: Path,
+    *,
+    host: str = "127.0.0.1",
+    port: int,
+    open_browser: bool = False,
+    ready: Callable[[str], None] = lambda url: None,
+) -> None:
+    """Serve the page and the TF.js artifacts of a result folder until Ctrl-C.
+
+    Args:
+        out: a result folder.
+        host: the address to listen on; another than this machine's own is warned of on stderr.
+        port: 0 takes a free one.
+        open_browser: open the page in the user's browser.
+        ready: called once with the page's address, when requests are answered.
+
+    Raises:
+        InputError: nothing to serve, or the address cannot be had.
+    """
+    site_files(out)
+    with _listen(host, port) as listener:
+        shown = f"[{host}]" if ":" in host else host
+        url = f"http://{shown}:{listener.getsockname()[1]}/"
+        if host not in ("127.0.0.1", "::1", "localhost"):
+            print(f"Warning: everyone who can reach {host} can open the page and its models.", file=sys.stderr)
+
+        def started() -> None:
+            ready(url)
+            if open_browser:
+                threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
+
+        config = uvicorn.Config(
+            application(out, started), log_level="warning", access_log=False, timeout_graceful_shutdown=2
+        )
+        # uvicorn stops in good order at Ctrl-C and then raises it again.
+        with contextlib.suppress(KeyboardInterrupt):
+            uvicorn.Server(config).run(sockets=[listener])
+
+
+def write_site(out: Path, folder: Path) -> list[str]:
+    """Write the page and the TF.js artifacts as static files for any host, at any path.
+
+    Args:
+        out: a result folder.
+        folder: where to; made where it is missing. What an earlier call wrote there is replaced.
+
+    Returns:
+        The files written, relative to `folder`, sorted.
+
+    Raises:
+        InputError: nothing to publish, `folder` holds what no earlier call wrote, or it cannot be written.
+    """
+    files, listing = site_files(out), models(out)
+    recorded = set(_json(folder / SITE_RECORD).get("files", []))
+    try:
+        there = [path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()]
+        found = {path.relative_to(folder).as_posix() for path in there}
+        strangers = sorted(found - recorded - {SITE_RECORD})
+        if strangers or (folder.exists() and not folder.is_dir()):
+            raise InputError(
+                f"{folder} holds something that is not of the site: {strangers[0] if strangers else folder.name}.",
+                "an empty folder, a new one, or a site written before",
+                "name another folder",
+            )
+        for name in found & recorded:
+            (folder / name).unlink()
+        names = sorted([*files, "models.json"])
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / SITE_RECORD).write_text(json.dumps({"files": names}, indent=1) + "\n", encoding="utf-8")
+        for name, path in files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, folder / name)
+        text = json.dumps({"models": listing}, ensure_ascii=False, indent=1) + "\n"
+        (folder / "models.json").write_text(text, encoding="utf-8")
+    except OSError as fault:
+        raise InputError(f"The site cannot be written: {fault}.", "a folder to write to", "name another one") from fault
+    return names
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except (OSError, OverflowError) as fault:
+        taken = isinstance(fault, OSError) and fault.errno == errno.EADDRINUSE
+        what = f"Port {port} of {host} is taken." if taken else f"{host}, port {port}, cannot be listened on: {fault}."
+        raise InputError(what, "a free port", "name another with --port, or --port 0 for any free one") from fault
+
+
+def _folders(parent: Path) -> list[Path]:
+    return [path for path in sorted(parent.glob("*")) if path.is_dir() and not path.is_symlink()]
+
+
+def _files(folder: Path) -> list[Path]:
+    paths = [path for path in sorted(folder.glob("*")) if path.suffix in MEDIA_TYPES]
+    return [path for path in paths if path.is_file() and not path.is_symlink()]
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,92 @@
+"""The part of a run that needs TensorFlow: one SavedModel, then every artifact that is asked for."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from exporters.contract import ArtifactName, Card
+from exporters.export import export_artifact, move_into_place
+from exporters.golden import sha256_of
+from exporters.saved_model import write_saved_model
+from exporters.verification import parse_artifact_name
+from pipeline import bundle
+from pipeline.run import versions
+from pipeline.stages import StageLog
+from pipeline.terminal import Terminal
+
+
+def ship(
+    out: Path, names: tuple[ArtifactName, ...], state: dict[str, Any], log: StageLog, terminal: Terminal
+) -> None:
+    """Make `out/artifacts` hold exactly the artifacts asked for, each moved into place whole.
+
+    Args:
+        out: a result folder in which training has ended.
+        names: the artifacts.
+        state: what `train` left.
+        log, terminal: where stages and progress go.
+    """
+    card = dataclasses.replace(bundle.read_card(out), versions=versions())
+    calibration_images = bundle.read_calibration_images(out)
+    key = _key(out, card, calibration_images, state)
+    artifacts = out / "artifacts"
+    _remove_others(artifacts, names)
+    saved: Path | None = None
+    with tempfile.TemporaryDirectory(prefix="saved-model-", dir=out / bundle.MARK) as work:
+        for name in names:
+            with log.stage(f"export {name}", "converting") as stage:
+                cached = bundle.cache_folder() / "artifacts" / f"{key}-{name}"
+                stage.cached = cached.is_dir()
+                if not stage.cached:
+                    saved = saved or _save(out, card, state, Path(work) / "saved_model")
+                    _make(name, saved, card, cached, calibration_images)
+                _copy(cached, artifacts / str(name))
+
+
+def _key(out: Path, card: Card, calibration_images: np.ndarray, state: dict[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps(card.to_json(), sort_keys=True).encode())
+    digest.update(np.ascontiguousarray(calibration_images).tobytes())
+    digest.update(sha256_of(out / bundle.MODEL).encode())
+    digest.update(str(bool(state.get("features_everywhere"))).encode())
+    for source in sorted((Path(__file__).parent.parent / "exporters").glob("*.py")):
+        # An artifact of an older exporter is not that of this one.
+        digest.update(source.read_bytes())
+    return digest.hexdigest()[:24]
+
+
+def _save(out: Path, card: Card, state: dict[str, Any], folder: Path) -> Path:
+    model = keras.models.load_model(out / bundle.MODEL, compile=False)
+    cut = card.cut[0] if card.cut else None
+    return write_saved_model(model, cut, folder, features_everywhere=bool(state.get("features_everywhere")))
+
+
+def _make(name: ArtifactName, saved: Path, card: Card, cached: Path, calibration_images: np.ndarray) -> None:
+    cached.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".making-", dir=cached.parent) as work:
+        made = export_artifact(name, saved, card, Path(work), calibration_images)
+        move_into_place(made, cached)
+
+
+def _copy(cached: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".copying-", dir=target.parent) as work:
+        copied = shutil.copytree(cached, Path(work) / target.name)
+        move_into_place(copied, target)
+
+
+def _remove_others(artifacts: Path, names: tuple[ArtifactName, ...]) -> None:
+    wanted = {str(name) for name in names}
+    for folder in artifacts.iterdir() if artifacts.is_dir() else ():
+        if folder.name not in wanted:
+            # Raises for a folder that is none of ours, which therefore stays.
+            parse_artifact_name(folder.name.lstrip(".").split("-")[0] if folder.name.startswith(".") else folder.name)
+            shutil.rmtree(folder)
