@@ -179,7 +179,7 @@ $(locked): $(locks) $(other_python)
 	fi
 	touch $@
 
-$(VENV)/.installed: $(locked) pyproject.toml web_demo/hatch_build.py
+$(VENV)/.installed: $(locked) pyproject.toml
 	@if command -v uv >/dev/null; then
 	    uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	else

@@ -8,7 +8,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
+import struct
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -24,6 +27,11 @@ GOLDEN = "golden"
 MANIFEST = "manifest.json"
 FILES = "files"
 MOST_FILES = 24
+# What numpy and zipfile raise at an .npz that is not as it was written, and a manifest that is none.
+_DAMAGE = (
+    *(OSError, EOFError, KeyError, ValueError, TypeError, AttributeError, NotImplementedError, RuntimeError),
+    *(zipfile.BadZipFile, zlib.error, struct.error),
+)
 # Larger pictures are made smaller before they travel: the files prove decoding and resizing, not storage.
 LONGEST_SIDE_PX = 512
 
@@ -120,7 +128,7 @@ def read_manifest(out: Path) -> dict:
 
 
 def check_files(out: Path, manifest: Mapping) -> dict[str, object]:
-    """Compare the files of a result folder with the manifest's checksums.
+    """Compare the files of a result folder with the manifest's checksums, and its card with the manifest's.
 
     Returns:
         `{"status": "verified"|"failed", "changed": [...], "missing": [...], "unexpected": [...]}`, paths relative to out.
@@ -128,10 +136,19 @@ def check_files(out: Path, manifest: Mapping) -> dict[str, object]:
     promised = manifest["files"]
     present = {path.relative_to(out).as_posix(): path for path in _files_of(out)}
     changed = sorted(name for name in promised if name in present and sha256_of(present[name]) != promised[name])
+    if (out / "card.json").is_file() and not _same_card(out / "card.json", manifest):
+        changed = sorted([*changed, "card.json"])
     missing = sorted(set(promised) - set(present))
     unexpected = sorted(set(present) - set(promised))
     status = "failed" if changed or missing or unexpected else "verified"
     return {"status": status, "changed": changed, "missing": missing, "unexpected": unexpected}
+
+
+def _same_card(path: Path, manifest: Mapping) -> bool:
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) == manifest.get("card")
+    except ValueError:
+        return False
 
 
 def read_golden(out: Path, manifest: Mapping) -> GoldenSet:
@@ -143,14 +160,27 @@ def read_golden(out: Path, manifest: Mapping) -> GoldenSet:
             truth = {name.removeprefix("labels_"): arrays[name] for name in arrays.files if name.startswith("labels_")}
         with np.load(folder / "reference.npz", allow_pickle=False) as arrays:
             reference = {name: arrays[name] for name in arrays.files}
-        limits = {precision: Limits(**each) for precision, each in manifest["limits"].items()}
-    except (OSError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as fault:
+        for name, values in (*reference.items(), *truth.items()):
+            if len(values) != len(images):
+                raise ValueError(f"it holds {len(images)} images, and {len(values)} answers or labels of '{name}'")
+        limits = {precision: _limits_from_json(each) for precision, each in manifest["limits"].items()}
+        card = Card.from_json(manifest["card"])
+        if images.dtype != np.uint8 or images.shape[1:] != (card.resize.height, card.resize.width, 3):
+            raise ValueError(f"its images are {images.dtype} {images.shape}, which the model does not take")
+    except _DAMAGE as fault:
         raise InputError(
             f"The golden set of {out} cannot be read: {fault}.",
             "images.npz and reference.npz as the export wrote them",
             "export the model again",
         ) from fault
-    return GoldenSet(images, truth, reference, Card.from_json(manifest["card"]), limits)
+    return GoldenSet(images, truth, reference, card, limits)
+
+
+def _limits_from_json(data: Mapping[str, float | None]) -> Limits:
+    # JSON as Python reads it has NaN, and nothing is greater than that: no difference would ever be over such a limit.
+    if not all(value is None or math.isfinite(value) for value in data.values()):
+        raise ValueError("a limit that is no finite number")
+    return Limits(**data)
 
 
 def _files_of(out: Path) -> list[Path]:

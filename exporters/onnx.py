@@ -17,6 +17,7 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from exporters.contract import INPUT_NAME, Card
 from exporters.errors import InputError
+from exporters.onnx_names import settle_names
 from exporters.saved_model import SERVING
 
 MODEL_FILE = "model.onnx"
@@ -56,6 +57,7 @@ def _to_float32(saved_model_dir: Path, card: Card) -> onnx.ModelProto:
     model, _ = tf2onnx.convert.from_function(
         function, input_signature=[tf.TensorSpec(shape, tf.float32, name=INPUT_NAME)], opset=OPSET
     )
+    settle_names(model)
     return model
 
 

@@ -61,16 +61,20 @@ def compare(
         answers: output name -> float32 (N, ...) of the artifact, on the same images.
         outputs: what the card promises.
         limits: what the artifact may differ by.
-        truth: output name -> int (N,) class indices; an output without truth has no accuracy gate.
+        truth: output name -> int (N,) class indices; where the limits have an accuracy gate and an output no truth,
+            the output is `not_verified`.
 
     Returns:
-        output name -> comparison. An output that the artifact lacks, or has too many, is `failed`.
+        output name -> comparison. An output that the artifact lacks, or has too many, is `failed`; one that the card
+        promises and the reference lacks is `not_verified`.
     """
     promised = {output.name: output for output in outputs}
     results = {
         name: Comparison(FAILED, f"the artifact has an output '{name}' that the Keras model has not", {})
         for name in sorted(set(answers) - set(reference))
     }
+    for name in sorted(set(promised) - set(reference) - set(answers)):
+        results[name] = Comparison(NOT_VERIFIED, f"there are no reference answers for '{name}': nothing was compared", {})
     for name in sorted(reference):
         if name not in promised:
             results[name] = Comparison(FAILED, f"the card does not promise the output '{name}'", {})
@@ -85,7 +89,7 @@ def compare_output(
     expected: np.ndarray, answer: np.ndarray, output: Output, limits: Limits, truth: np.ndarray | None
 ) -> Comparison:
     """Compare one output; see `compare`."""
-    refusal = _refusal(expected, answer, limits)
+    refusal = _refusal(expected, answer, output, limits)
     if refusal:
         return refusal
     expected, answer = expected.astype(np.float64), answer.astype(np.float64)
@@ -100,18 +104,22 @@ def compare_output(
         faults, status = _judge_classes(expected, answer, limits, truth, figures)
     elif output.task == "regression":
         faults, status = _judge_regression(expected, answer, limits, figures)
-    else:
+    elif limits.max_abs is not None:
         faults, status = _judge_difference(figures, limits), VERIFIED
+    else:
+        faults, status = [], (NOT_VERIFIED, f"these limits hold no figure by which the task '{output.task}' is judged")
     if faults:
         return Comparison(FAILED, "; ".join(faults), figures)
     return Comparison(status[0], status[1], figures) if isinstance(status, tuple) else Comparison(status, "", figures)
 
 
-def _refusal(expected: np.ndarray, answer: np.ndarray, limits: Limits) -> Comparison | None:
+def _refusal(expected: np.ndarray, answer: np.ndarray, output: Output, limits: Limits) -> Comparison | None:
     if len(expected) == 0:
         return Comparison(NOT_VERIFIED, "there are no images to compare on: nothing was compared", {})
     if expected.shape != answer.shape:
         return Comparison(FAILED, f"the answer has the shape {answer.shape}, the Keras model's has {expected.shape}", {})
+    if expected.shape[1:] != output.shape:
+        return Comparison(FAILED, f"the Keras model's answer has the shape {expected.shape}, the card's {output.shape}", {})
     if not np.isfinite(expected).all():
         return Comparison(DEGENERATE, "the Keras model itself answers with NaN or infinity", {})
     if not np.isfinite(answer).all():
@@ -136,13 +144,15 @@ def _judge_classes(
     figures |= {"agreement": agreement, "near_ties": int(ties.sum())}
     figures["smallest_passing_limits"] |= {"agreement": agreement}
     faults = _judge_difference(figures, limits)
-    if agreement < limits.agreement:
+    if agreement < limits.agreement and not ties.all():
         faults.append(f"top-1 agreement {agreement:.1%} is under {limits.agreement:.1%}")
     status: str | tuple[str, str] = VERIFIED
     if ties.mean() > LARGEST_SHARE_OF_NEAR_TIES:
         status = (DEGENERATE, f"{ties.mean():.1%} of the images are near-ties of the Keras model itself")
     elif len(np.unique(expected.argmax(-1))) == 1:
         status = (DEGENERATE, "the Keras model gives every image the same label: a constant would agree")
+    if truth is None and limits.accuracy_drop is not None:
+        status = (NOT_VERIFIED, "there are no labels: the accuracy gate did not run")
     if truth is not None:
         fault, interval_status = _judge_accuracy(expected, answer, limits, truth, figures)
         faults += fault

@@ -61,7 +61,10 @@ def _to_rgb(picture: Image.Image) -> np.ndarray:
     if picture.width == 0 or picture.height == 0:
         raise ValueError(f"a picture of {picture.width} x {picture.height} px")
     if picture.mode.startswith("I;16"):
-        grey = (np.asarray(picture, dtype=np.uint16) >> 8).astype(np.uint8)
+        values = np.asarray(picture, dtype=np.uint16)
+        grey = (values >> 8).astype(np.uint8)
+        # Pillow converts a 16-bit picture with one transparent grey wrongly: that grey is laid on white here.
+        grey[values == picture.info.get("transparency", -1)] = 255
         return np.repeat(grey[:, :, None], 3, axis=2)
     if picture.mode in ("I", "F"):
         # Pillow gives 16-bit PNGs as 32-bit integers in some versions: the values still run to 65535.

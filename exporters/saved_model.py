@@ -32,7 +32,8 @@ def write_saved_model(
     archive.track(model)
     served = model
     if cut is not None:
-        both = keras.Model(model.inputs, {**_named(model), FEATURES_NAME: model.get_layer(cut).output})
+        # Named, because Keras would number it by a counter of the process, and the name stands in the graph.
+        both = keras.Model(model.inputs, {**_named(model), FEATURES_NAME: model.get_layer(cut).output}, name=model.name)
         archive.add_endpoint(WITH_FEATURES, lambda image: _floats(both(image, training=False)), signature)
         served = both if features_everywhere else model
     archive.add_endpoint(SERVING, lambda image: _floats(served(image, training=False)), signature)

@@ -15,6 +15,7 @@ import numpy as np
 
 from exporters.contract import Card
 from exporters.saved_model import SERVING, WITH_FEATURES
+from exporters.tfjs_weights import quantise_kernels
 
 MODEL_FILE = "model.json"
 # tensorflowjs imports these for conversions that are not used here; beside a current TensorFlow they cannot be had.
@@ -35,7 +36,8 @@ def export(saved_model_dir: Path, card: Card, out: Path, *, precision: str, cali
         saved_model_dir: as `write_saved_model` leaves it.
         card: carried in the model's `userDefinedMetadata`; with a cut, `features` is a second output.
         out: the artifact's folder, which exists.
-        precision: `float32`; `float16`, `uint8` (weights only: smaller to fetch, computed in float32).
+        precision: `float32`; `float16` and `uint8` store weights so (smaller to fetch, computed in float32), `uint8`
+            with a scale for each channel, see `quantise_kernels`.
         calibration_images: not looked at; every exporter takes the same arguments.
     """
     converter = _import_converter()
@@ -44,22 +46,29 @@ def export(saved_model_dir: Path, card: Card, out: Path, *, precision: str, cali
         str(out),
         signature_def=WITH_FEATURES if card.cut else SERVING,
         saved_model_tags="serve",
-        quantization_dtype_map=None if precision == "float32" else {precision: "*"},
+        quantization_dtype_map={"float16": "*"} if precision == "float16" else None,
         use_structured_outputs_names=True,
         metadata={"card": card.to_json()},
     )
-    _sort_outputs(out / MODEL_FILE)
+    _settle_output_names(out / MODEL_FILE)
+    if precision == "uint8":
+        quantise_kernels(out)
 
 
-def _sort_outputs(path: Path) -> None:
-    """Put the signature's outputs in the order of their names.
+def _settle_output_names(path: Path) -> None:
+    """Write the signature's outputs in the order of their names, each with the graph node that computes it.
 
-    TF.js pairs them by position with `structuredOutputKeys`, which the converter sorts; the signature itself it writes
-    in the order of a hash map, so that two outputs may be swapped, and the file differ from one conversion to the next.
+    The converter looks the nodes of the signature up by shape, so that two heads of equal shape may be swapped, and
+    writes them in the order of a hash map, while TF.js pairs them by position with `structuredOutputKeys`. The graph
+    itself numbers its outputs (`Identity`, `Identity_1`, ...) in the order of the sorted names.
     """
     model = json.loads(path.read_text(encoding="utf-8"))
-    model["signature"]["outputs"] = dict(sorted(model["signature"]["outputs"].items()))
-    path.write_text(json.dumps(model, separators=(",", ":"), ensure_ascii=False), encoding="utf-8")
+    nodes = {each["name"]: each for each in model["signature"]["outputs"].values()}
+    names = model["userDefinedMetadata"]["structuredOutputKeys"]
+    model["signature"]["outputs"] = {
+        name: nodes[f"Identity_{index}:0" if index else "Identity:0"] for index, name in enumerate(names)
+    }
+    path.write_text(json.dumps(model, sort_keys=True, separators=(",", ":"), ensure_ascii=False), encoding="utf-8")
 
 
 def _import_converter() -> Any:

@@ -164,6 +164,8 @@ def _card_fault(folder: Path, name: ArtifactName, promised: Card) -> str:
             return f"its card has no output '{output.name}'"
         if card.output(output.name).labels != output.labels:
             return f"its card lists the labels of '{output.name}' otherwise than the Keras model does"
+        if dataclasses.replace(card.output(output.name), dtype=output.dtype) != output:
+            return f"its card describes the output '{output.name}' otherwise than the Keras model does"
     return _labels_fault(folder, promised)
 
 

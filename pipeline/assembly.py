@@ -21,7 +21,7 @@ def feature_extractor(truncated: keras.Model, pixel_scaling: str, pooling: str) 
         pooling: `average`, `max` (N, c) or `flatten` (N, h * w * c).
     """
     image = keras.Input(truncated.inputs[0].shape[1:], name=INPUT_NAME)
-    features = truncated.call(scale_pixels(image, pixel_scaling))
+    features = _lay_flat(truncated, scale_pixels(image, pixel_scaling))
     return keras.Model(image, _pool(features, pooling), name="feature_extractor")
 
 
@@ -43,20 +43,11 @@ def assemble(
         InputError: a head's layer has the name of one of the backbone's.
         CutpointError: the frozen weights are not bit-identical to those loaded.
     """
-    taken = {layer.name for layer in truncated.layers}
-    for head_name, (_, head) in heads.items():
-        clash = taken & {layer.name for layer in head.layers}
-        if clash:
-            raise InputError(
-                f"The head '{head_name}' has a layer '{sorted(clash)[0]}', and so has the backbone.",
-                "names of heads that are no layer's name",
-                f"rename [heads.{head_name}]",
-            )
+    _check_names(truncated, heads)
     image = keras.Input(truncated.inputs[0].shape[1:], name=INPUT_NAME)
-    # `call` on a symbolic input lays the layers flat into the new graph; `__call__` would nest a model in a model.
-    features = truncated.call(scale_pixels(image, pixel_scaling))
+    features = _lay_flat(truncated, scale_pixels(image, pixel_scaling))
     outputs = {
-        head_name: head.call(_pool(features, pooling, f"{head_name}_{pooling}"))
+        head_name: _lay_flat(head, _pool(features, pooling, f"{head_name}_{pooling}"))
         for head_name, (pooling, head) in sorted(heads.items())
     }
     shared = keras.Model(image, outputs, name=name)
@@ -66,6 +57,27 @@ def assemble(
     model.trainable = False
     _check_frozen(model, truncated)
     return model
+
+
+def _lay_flat(model: keras.Model, value: keras.KerasTensor) -> keras.KerasTensor:
+    """Apply a model's layers one by one, so that they stand in the new graph themselves.
+
+    `model(value)` would nest a model in a model, and `model.call(value)` leaves an operation that is no layer.
+    """
+    return model._run_through_graph([value], operation_fn=lambda operation: operation)
+
+
+def _check_names(truncated: keras.Model, heads: Mapping[str, tuple[str, keras.Model]]) -> None:
+    taken = {layer.name for layer in truncated.layers} | {INPUT_NAME, "pixel_scaling"}
+    for head_name, (pooling, head) in sorted(heads.items()):
+        mine = {layer.name for layer in head.layers} | {f"{head_name}_{pooling}"}
+        if taken & mine:
+            raise InputError(
+                f"The head '{head_name}' has a layer '{sorted(taken & mine)[0]}', and so has another part of the model.",
+                "names of heads that are no layer's name",
+                f"rename [heads.{head_name}]",
+            )
+        taken |= mine
 
 
 def _pool(features: keras.KerasTensor, pooling: str, name: str | None = None) -> keras.KerasTensor:
@@ -79,7 +91,9 @@ def _pool(features: keras.KerasTensor, pooling: str, name: str | None = None) ->
 
 def _check_frozen(model: keras.Model, truncated: keras.Model) -> None:
     for layer in truncated.layers:
-        for mine, loaded in zip(model.get_layer(layer.name).get_weights(), layer.get_weights(), strict=True) if layer.weights else ():
+        if not layer.weights:
+            continue
+        for mine, loaded in zip(model.get_layer(layer.name).get_weights(), layer.get_weights(), strict=True):
             if not np.array_equal(mine, loaded):
                 raise CutpointError(
                     f"The frozen weights of '{layer.name}' are not those that were loaded.",

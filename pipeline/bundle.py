@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ from typing import Any
 import numpy as np
 import platformdirs
 
-from exporters.contract import Card
+from exporters.contract import FORMATS, Card
 from exporters.errors import InputError
+from exporters.golden import ARTIFACTS, GOLDEN, MANIFEST, read_manifest
 
 MARK = ".cutpoint"
 MODEL = "model.keras"
@@ -62,7 +64,7 @@ def claim(out: Path) -> Path:
         raise InputError(f"The output {out} is a file.", "a folder", "set --out to another place") from fault
     except OSError as fault:
         raise _unwritable(out, fault) from fault
-    foreign = sorted(present - ENTRIES)
+    foreign = sorted(present - ENTRIES) or _foreign_inside(out)
     if foreign or (present and MARK not in present):
         example = foreign[0] if foreign else sorted(present)[0]
         raise InputError(
@@ -77,6 +79,26 @@ def claim(out: Path) -> Path:
     except OSError as fault:
         raise _unwritable(out, fault) from fault
     return out
+
+
+def _foreign_inside(out: Path) -> list[str]:
+    """Return what lies in `artifacts/` and `golden/`, which a run replaces whole, and is not of a run's making."""
+    try:
+        ours = set(read_manifest(out)["files"]) | {f"{GOLDEN}/{MANIFEST}"}
+    except InputError:
+        # A run that was interrupted left no manifest: its folders are known by their names.
+        ours = None
+    found = [path for top in (ARTIFACTS, GOLDEN) for path in sorted((out / top).rglob("*")) if not path.is_dir()]
+    names = [path.relative_to(out).as_posix() for path in found]
+    return [name for name in names if (not _may_be_ours(name) if ours is None else name not in ours)]
+
+
+def _may_be_ours(name: str) -> bool:
+    top, _, rest = name.partition("/")
+    if top == GOLDEN:
+        return rest in (MANIFEST, "images.npz", "reference.npz") or rest.startswith("files/")
+    folder, inside, _ = rest.partition("/")
+    return bool(inside) and (folder.startswith(".") or folder.partition("-")[0] in FORMATS)
 
 
 def _unwritable(out: Path, fault: OSError) -> InputError:
@@ -157,7 +179,7 @@ def read_calibration_images(out: Path) -> np.ndarray:
     try:
         with np.load(out / MARK / CALIBRATION, allow_pickle=False) as arrays:
             return arrays["images"]
-    except (OSError, KeyError, ValueError) as fault:
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as fault:
         raise InputError(
             f"The calibration images of {out} cannot be read: {fault}.", "what `cutpoint train` wrote", "train again"
         ) from fault

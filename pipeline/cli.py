@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -70,8 +71,9 @@ def _config(
 
 def _claim(config: Any, out: Path | None) -> Path:
     from pipeline import bundle
-    from pipeline.run import result_name
+    from pipeline.run import check, result_name
 
+    check(config)
     return bundle.claim(out or bundle.RUNS / result_name(config))
 
 
@@ -164,6 +166,13 @@ def export(
             with terminal.logging_to(folder / "log.txt"):
                 export_foreign(folder_or_model, settings, pixel_scaling, folder, terminal)
                 return _show_report(terminal, stages.verify(folder, terminal), folder, as_json)
+        given = {"--data": data, "--out": out, "--pixel-scaling": pixel_scaling, "--seed": seed, "--set": set}
+        for flag in [flag for flag, value in given.items() if value]:
+            raise InputError(
+                f"{flag} does not go with a trained result folder.",
+                "--formats alone: everything else was fixed in training",
+                "take it out, use `cutpoint run`, or name a MODEL.keras made elsewhere",
+            )
         folder = bundle.claim(bundle.find_result_folder(folder_or_model, "model.keras"))
         chosen = tuple(each for each in formats.split(",") if each.strip()) if formats is not None else None
         with terminal.logging_to(folder / "log.txt"):
@@ -199,13 +208,13 @@ def verify(
                 )
             from pipeline.foreign import verify_foreign
 
-            with terminal.logging_to(_temporary_log()):
+            with _logging_aside(terminal):
                 settings = _config(None, data, None, None, None, None, None, None, None, set)
                 report = verify_foreign(reference, artifact, settings, pixel_scaling, precision, terminal)
                 return _show_report(terminal, report, None, as_json)
         found = find_result_folder(folder, "golden/manifest.json")
-        log = found / "log.txt" if os.access(found, os.W_OK) else _temporary_log()
-        with terminal.logging_to(log):
+        writable = os.access(found, os.W_OK)
+        with terminal.logging_to(found / "log.txt") if writable else _logging_aside(terminal):
             return _show_report(terminal, verify_stage(found, terminal), found, as_json)
 
     _guard(work, as_json)
@@ -221,10 +230,14 @@ def layers(
     """The layers of a backbone: index, name, type, shape, reduction, parameters so far, usual cut points."""
 
     def work(terminal: Terminal) -> int:
-        from pipeline.listing import layers_of
+        from pipeline.backbones import backbone_row
 
         settings = _config(None, "", backbone, None, None, None, None, None, None, set)
-        with terminal.logging_to(_temporary_log()):
+        backbone_row(settings.backbone.name)
+        # Loads Keras: after what needs no Keras to be seen to be wrong.
+        from pipeline.listing import layers_of
+
+        with _logging_aside(terminal):
             rows = layers_of(settings, input_size)
         if as_json:
             _print_json(terminal, rows)
@@ -249,7 +262,7 @@ def predict(
     def work(terminal: Terminal) -> int:
         from exporters.prediction import predict_pictures
 
-        with terminal.logging_to(_temporary_log()):
+        with _logging_aside(terminal):
             answers = predict_pictures(folder_or_artifact, images, top)
         if as_json:
             _print_json(terminal, answers)
@@ -380,6 +393,15 @@ def _temporary_log() -> Path:
     descriptor, name = tempfile.mkstemp(prefix="cutpoint-", suffix=".log")
     os.close(descriptor)
     return Path(name)
+
+
+@contextlib.contextmanager
+def _logging_aside(terminal: Terminal) -> Iterator[None]:
+    """Log into a temporary file, which goes when all is well."""
+    log = _temporary_log()
+    with terminal.logging_to(log):
+        yield
+    log.unlink(missing_ok=True)
 
 
 def _guard(work: Callable[[Terminal], int], as_json: bool) -> None:

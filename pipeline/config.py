@@ -75,8 +75,9 @@ class TrainingSection(Section):
 
     epochs: Positive = 50
     batch_size: Positive = 64
-    learning_rate: Annotated[float, Meta(gt=0)] = 1e-3
+    learning_rate: Annotated[float, Meta(gt=0, le=100)] = 1e-3
     patience: Positive = 5
+    label_smoothing: Annotated[float, Meta(ge=0, lt=1)] = 0.05
     class_weights: bool = True
     mixed_precision: bool = False
 
@@ -167,7 +168,9 @@ def _read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as fault:
         raise InputError(
-            f"The configuration {path} cannot be read: {fault}.", "a TOML file", "check the path"
+            f"The configuration {path} cannot be read: {fault}.",
+            "a TOML file",
+            "check the path; a folder of pictures or a CSV is named with --data",
         ) from fault
     except tomllib.TOMLDecodeError as fault:
         raise InputError(
@@ -206,10 +209,10 @@ def _convert(raw: dict[str, Any], path: Path | None) -> Config:
         return msgspec.convert(raw, Config)
     except msgspec.ValidationError as fault:
         text, _, where = str(fault).partition(" - at `$.")
-        key = where.rstrip("`") or "the top level"
+        key = where.rstrip("`").replace("[...]", ".NAME") or "the top level"
         raise InputError(
             f"The configuration{f' {path}' if path else ''} has a wrong value at '{key}'.",
-            text[0].lower() + text[1:],
+            text.removeprefix("Expected "),
             f"change '{key}', or set it with --set {key}=VALUE",
         ) from fault
 
@@ -236,6 +239,12 @@ def _check(config: Config) -> Config:
     if abs(sum(config.data.split) - 1) > 1e-6 or min(config.data.split) <= 0:
         raise InputError(
             f"data.split is {list(config.data.split)}.", "three shares above 0 that add up to 1", "for example [0.7, 0.15, 0.15]"
+        )
+    if config.name in (".", "..") or any(each in "/\\" or ord(each) < 32 for each in config.name):
+        raise InputError(
+            f"A run cannot be called {config.name!r}.",
+            "a name that can be a folder's: no slash, no control character",
+            "change 'name'; --out says where the results go",
         )
     if config.device not in ("auto", "cpu", "gpu"):
         raise InputError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import keras
 
@@ -42,7 +43,7 @@ def resolve_cut(backbone: keras.Model, cut: str | int, backbone_name: str) -> st
     listing = f"`cutpoint layers {backbone_name}` lists them all"
     if cut == "":
         return backbone_row(backbone_name).usual_cut
-    if isinstance(cut, int) or cut.lstrip("-").isdigit():
+    if isinstance(cut, int) or re.fullmatch(r"-?[0-9]+", cut):
         index = int(cut)
         if not -len(names) <= index < len(names) or names[index] == names[0]:
             raise InputError(

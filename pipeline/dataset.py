@@ -15,6 +15,7 @@ from pathlib import Path
 from exporters.errors import InputError, nearest
 from exporters.golden import sha256_of
 from exporters.pixels import IMAGE_SUFFIXES
+from pipeline import bundle
 
 SPLITS = ("train", "val", "test")
 _SPLIT_FOLDERS = {
@@ -83,9 +84,14 @@ def list_examples(path: Path, targets: tuple[str, ...], group: str) -> tuple[Exa
     drafts = _with_groups(drafts, path, group)
     for target in targets:
         _check_labels(path, target, {draft.targets[target] for draft in drafts})
+    # What is too few even if every picture can be read need not wait for the reading.
+    _check_class_sizes(drafts, path)
     with concurrent.futures.ThreadPoolExecutor() as pool:
         digests = list(pool.map(_digest, (draft.path for draft in drafts)))
-    return tuple(dataclasses.replace(draft, sha256=digest) for draft, digest in zip(drafts, digests, strict=True))
+    examples = [dataclasses.replace(draft, sha256=digest) for draft, digest in zip(drafts, digests, strict=True)]
+    kept, _ = _take_out_copies(_with_splits_of_copies(examples), path)
+    _check_groups([each for each in kept if each.split])
+    return tuple(examples)
 
 
 def _digest(path: Path) -> str:
@@ -117,10 +123,15 @@ def _walk_folder(root: Path, targets: tuple[str, ...]) -> list[Example]:
 
 
 def _pictures_of_class(folder: Path, split: str) -> list[Example]:
+    # A result folder under `runs/` holds pictures too, and is no class.
+    results = {mark.parent for mark in folder.rglob(bundle.MARK)}
     return [
         Example(path, "", {"label": folder.name}, split=split)
         for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file() and not path.name.startswith(".")
+        if path.suffix.lower() in IMAGE_SUFFIXES
+        and path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and not results.intersection(path.parents)
     ]
 
 
@@ -227,7 +238,7 @@ def split_dataset(
     skipped = [(_relative(each.path, base), bad[each.sha256]) for each in examples if each.sha256 in bad]
     good = [each for each in examples if each.sha256 not in bad]
     _check_class_sizes(good, root)
-    good, notes = _take_out_copies(good, base)
+    good, notes = _take_out_copies(_with_splits_of_copies(good), base)
     splits = _assign_splits(good, shares, seed)
     good = [dataclasses.replace(each, split=split) for each, split in zip(good, splits, strict=True)]
     _check_groups(good)
@@ -255,6 +266,15 @@ def _check_class_sizes(examples: list[Example], root: Path) -> None:
         raise InputError(f"{root} holds no picture that can be read.", "readable pictures", "give another --data")
 
 
+def _with_splits_of_copies(examples: list[Example]) -> list[Example]:
+    """Give a picture without a named split the one that the data name for its copy: the latest, where there are two."""
+    named: dict[str, str] = {}
+    for each in examples:
+        if each.split:
+            named[each.sha256] = max(each.split, named.get(each.sha256, "train"), key=SPLITS.index)
+    return [dataclasses.replace(each, split=each.split or named.get(each.sha256, "")) for each in examples]
+
+
 def _take_out_copies(examples: list[Example], base: Path) -> tuple[list[Example], list[str]]:
     """Drop copies that stand in two named splits from the earlier one, and report copies under two labels."""
     notes, by_content = [], collections.defaultdict(list)
@@ -280,9 +300,7 @@ def _assign_splits(examples: list[Example], shares: tuple[float, float, float], 
     wanted = {split: share for split, share in zip(SPLITS, shares, strict=True) if split == "train" or split not in named}
     result = [each.split for each in examples]
     free = [index for index, each in enumerate(examples) if not each.split or (each.split == "train" and len(wanted) > 1)]
-    units: dict[str, list[int]] = collections.defaultdict(list)
-    for index in free:
-        units[_unit_of(examples[index])].append(index)
+    units = _units(examples, free)
     quotas = _quotas(examples, free, wanted)
     generator = random.Random(seed)
     keys = sorted(units)
@@ -296,8 +314,28 @@ def _assign_splits(examples: list[Example], shares: tuple[float, float, float], 
     return result
 
 
-def _unit_of(example: Example) -> str:
-    return f"group {example.group}" if example.group else f"content {example.sha256}"
+def _units(examples: list[Example], free: list[int]) -> dict[str, list[int]]:
+    """Return what has to stay together, by a name of its own: groups, copies, and groups that share a copy."""
+    parents: dict[str, str] = {}
+
+    def root(key: str) -> str:
+        while parents.setdefault(key, key) != key:
+            key = parents[key]
+        return key
+
+    for index in free:
+        content, group = _keys_of(examples[index])
+        first, second = sorted((root(content), root(group)), reverse=True)
+        parents[second] = first
+    units: dict[str, list[int]] = collections.defaultdict(list)
+    for index in free:
+        units[root(_keys_of(examples[index])[0])].append(index)
+    return units
+
+
+def _keys_of(example: Example) -> tuple[str, str]:
+    content = f"content {example.sha256}"
+    return content, f"group {example.group}" if example.group else content
 
 
 def _stratum(example: Example) -> tuple:
@@ -310,10 +348,11 @@ def _quotas(examples: list[Example], free: list[int], wanted: Mapping[str, float
     total = sum(wanted.values())
     quotas = {}
     for stratum, count in counts.items():
-        quota = {split: round(count * share / total) for split, share in wanted.items() if split != "train"}
-        for split in ("test", "val"):
-            if split in quota and quota[split] == 0 and count > sum(quota.values()) + 1:
-                quota[split] = 1
+        held_out = [split for split in ("test", "val") if split in wanted]
+        least = {split: int(count > rank) for rank, split in enumerate(held_out, 1)}
+        quota = {split: max(least[split], round(count * wanted[split] / total)) for split in held_out}
+        while quota and sum(quota.values()) >= count:
+            quota[max((quota[split] - least[split], split) for split in held_out)[1]] -= 1
         quota["train"] = count - sum(quota.values())
         quotas[stratum] = quota
     return quotas

@@ -20,7 +20,7 @@ from exporters.golden import sha256_of, write_manifest
 from exporters.report import write_reports
 from exporters.verification import loosened_notes, read_report, verify_folder
 from pipeline import bundle
-from pipeline.backbones import backbone_row
+from pipeline.backbones import backbone_row, check_backbone
 from pipeline.config import QUICKSTART, Config, limits_of, resize_of
 from pipeline.dataset import Dataset, Example, list_examples, split_dataset
 from pipeline.heads import check_head
@@ -48,11 +48,7 @@ def run(config: Config, out: Path, terminal: Terminal) -> dict[str, Any]:
 
 def train(config: Config, out: Path, terminal: Terminal) -> None:
     """From pictures to `model.keras`, its card, the golden images and what `export` needs; all moved in at once."""
-    if not config.heads:
-        raise InputError("The configuration has no head.", "at least one table [heads.NAME]", "add [heads.label]")
-    for section in config.heads.values():
-        check_head(section)
-    backbone_row(config.backbone.name)
+    check(config)
     log = StageLog(terminal.say)
     with log.stage("data", f"listing {config.data.path}"):
         root = data_folder(config, terminal)
@@ -67,10 +63,24 @@ def train(config: Config, out: Path, terminal: Terminal) -> None:
         bundle.replace_results(out, Path(staged))
 
 
-def data_folder(config: Config, terminal: Terminal) -> Path:
-    """Return the data's path; for `quickstart` the drawings are made first, where they are not in the cache yet."""
+def check(config: Config) -> None:
+    """Raise InputError for whatever can be seen to be wrong at once: before a folder is made or Keras is loaded."""
+    if not config.heads:
+        raise InputError("The configuration has no head.", "at least one table [heads.NAME]", "add [heads.label]")
+    for section in config.heads.values():
+        check_head(section)
+    check_backbone(config.backbone, usual_resize(config))
     if not config.data.path:
         raise InputError("No data are named.", "a folder per class, or a CSV", "set --data or data.path")
+    if config.data.path != QUICKSTART and not Path(config.data.path).expanduser().exists():
+        raise InputError(
+            f"The data {config.data.path} is not there.", "a folder per class, or a CSV", "set --data or data.path"
+        )
+    bundle.cache_folder()
+
+
+def data_folder(config: Config, terminal: Terminal) -> Path:
+    """Return the data's path; for `quickstart` the drawings are made first, where they are not in the cache yet."""
     if config.data.path != QUICKSTART:
         return Path(config.data.path).expanduser()
     drawings = importlib.import_module("pipeline.quickstart.drawings")

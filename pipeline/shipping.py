@@ -16,7 +16,7 @@ import numpy as np
 from exporters.contract import ArtifactName, Card
 from exporters.export import export_artifact, move_into_place
 from exporters.golden import sha256_of
-from exporters.saved_model import write_saved_model
+from exporters.inference import InferenceModels
 from exporters.verification import parse_artifact_name
 from pipeline import bundle
 from pipeline.run import versions
@@ -40,15 +40,15 @@ def ship(
     key = _key(out, card, calibration_images, state)
     artifacts = out / "artifacts"
     _remove_others(artifacts, names)
-    saved: Path | None = None
+    models: InferenceModels | None = None
     with tempfile.TemporaryDirectory(prefix="saved-model-", dir=out / bundle.MARK) as work:
         for name in names:
             with log.stage(f"export {name}", "converting") as stage:
                 cached = bundle.cache_folder() / "artifacts" / f"{key}-{name}"
                 stage.cached = cached.is_dir()
                 if not stage.cached:
-                    saved = saved or _save(out, card, state, Path(work) / "saved_model")
-                    _make(name, saved, card, cached, calibration_images)
+                    models = models or _inference_models(out, card, calibration_images, state, Path(work))
+                    _make(name, models.saved_model(name.precision), card, cached, calibration_images)
                 _copy(cached, artifacts / str(name))
 
 
@@ -63,10 +63,13 @@ def _key(out: Path, card: Card, calibration_images: np.ndarray, state: dict[str,
     return digest.hexdigest()[:24]
 
 
-def _save(out: Path, card: Card, state: dict[str, Any], folder: Path) -> Path:
+def _inference_models(
+    out: Path, card: Card, calibration_images: np.ndarray, state: dict[str, Any], work: Path
+) -> InferenceModels:
     model = keras.models.load_model(out / bundle.MODEL, compile=False)
     cut = card.cut[0] if card.cut else None
-    return write_saved_model(model, cut, folder, features_everywhere=bool(state.get("features_everywhere")))
+    everywhere = bool(state.get("features_everywhere"))
+    return InferenceModels(model, cut, calibration_images, work, features_everywhere=everywhere)
 
 
 def _make(name: ArtifactName, saved: Path, card: Card, cached: Path, calibration_images: np.ndarray) -> None:

@@ -79,7 +79,7 @@ def teach(
         card.write(staged / bundle.CARD)
     with log.stage("reference", "answers of the Keras model on test pictures"):
         _write_reference(config, model, card, dataset, taught, staged)
-    return state_of(config, dataset, card, _histories(taught), _reference(card, dataset, taught))
+    return state_of(config, dataset, card, _histories(taught), _reference(config, dataset, taught))
 
 
 def _extract(
@@ -97,7 +97,8 @@ def _extract(
         extractor = feature_extractor(truncated, backbone.pixel_scaling, pooling)
         key = {
             "weights": digest_of_weights(truncated),
-            "layers": [layer.name for layer in truncated.layers],
+            # The first is the input, which Keras numbers anew for each network of a process.
+            "layers": [layer.name for layer in truncated.layers[1:]],
             "resize": dataclasses.asdict(how),
             "pixel_scaling": backbone.pixel_scaling,
             "pooling": pooling,
@@ -234,8 +235,8 @@ def _write_reference(
     with KerasRunner(model) as runner:
         reference = runner.predict(images)
         of_files = runner.predict(images_of_files(files, card))
-    chosen_paths = {example.path for example in chosen}
-    positions = [index for index, example in enumerate(test) if example.path in chosen_paths]
+    chosen_ones = {id(example) for example in chosen}
+    positions = [index for index, example in enumerate(test) if id(example) in chosen_ones]
     for name, each in taught.items():
         difference = float(np.abs(reference[name] - each.answers[positions]).max())
         if not difference <= LARGEST_ASSEMBLY_DIFFERENCE:
@@ -254,12 +255,12 @@ def _histories(taught: Mapping[str, Taught]) -> dict[str, Any]:
     return {name: each.history for name, each in taught.items()}
 
 
-def _reference(card: Card, dataset: Dataset, taught: Mapping[str, Taught]) -> dict[str, Any]:
+def _reference(config: Config, dataset: Dataset, taught: Mapping[str, Taught]) -> dict[str, Any]:
     test = dataset.of_split("test")
     accuracy, confusion = {}, {}
     for name, each in taught.items():
-        labels = card.output(name).labels
-        target = next(target for target, known in dataset.labels.items() if known == labels)
+        target = config.heads[name].target
+        labels = dataset.labels[target]
         truth, answer = _indices(test, target, labels), each.answers.argmax(-1)
         accuracy[name] = float((truth == answer).mean())
         table = np.zeros((len(labels), len(labels)), int)

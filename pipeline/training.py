@@ -49,9 +49,10 @@ def train_head(
 ) -> tuple[keras.Model, dict[str, object]]:
     """Train one head, with early stopping on the validation loss and the best weights kept.
 
-    The features are standardised while training (zero mean, unit deviation over the training pictures), and the
-    standardisation is folded into the first dense layer afterwards: plain gradient descent converges many times
-    faster on standardised inputs (LeCun et al. 1998, "Efficient BackProp", section 4.3).
+    The features are standardised while training (zero mean over the training pictures, one common deviation), and the
+    standardisation is folded into the first dense layer afterwards: gradient descent converges faster on centred
+    inputs (LeCun et al. 1998, "Efficient BackProp", section 4.3). Labels are smoothed (Szegedy et al. 2016,
+    arXiv:1512.00567, section 7), which keeps the logits small, and with them what rounding does to probabilities.
 
     Args:
         name: of the head.
@@ -76,19 +77,20 @@ def train_head(
     mean, deviation = _moments(data.train_features)
     head.compile(
         optimizer=keras.optimizers.Adam(settings.learning_rate),
-        loss="sparse_categorical_crossentropy",
+        loss=keras.losses.CategoricalCrossentropy(label_smoothing=settings.label_smoothing),
         metrics=["accuracy"],
         # Compiling the step with XLA takes longer than the epochs of a head do.
         jit_compile=False,
     )
     validate = len(data.val_features) > 0
+    one_hot = np.eye(classes, dtype=np.float32)
     stopping = keras.callbacks.EarlyStopping(
         monitor="val_loss" if validate else "loss", patience=settings.patience, restore_best_weights=True
     )
     history = head.fit(
         (data.train_features - mean) / deviation,
-        data.train_labels,
-        validation_data=((data.val_features - mean) / deviation, data.val_labels) if validate else None,
+        one_hot[data.train_labels],
+        validation_data=((data.val_features - mean) / deviation, one_hot[data.val_labels]) if validate else None,
         epochs=settings.epochs,
         batch_size=settings.batch_size,
         class_weight=class_weights(data.train_labels, classes) if settings.class_weights else None,
@@ -113,9 +115,10 @@ class _Progress(keras.callbacks.Callback):
 
 def _moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     mean, deviation = features.mean(0, dtype=np.float64), features.std(0, dtype=np.float64)
-    # A feature that never varies carries nothing; dividing by its deviation would blow rounding up.
-    floor = max(float(deviation.max()) * 1e-3, 1e-6)
-    return mean.astype(np.float32), np.maximum(deviation, floor).astype(np.float32)
+    # One deviation for all: dividing a feature that hardly varies by its own would make the head lean on what a
+    # quantised backbone gets wrong first.
+    shared = max(float(deviation.max()), 1e-6)
+    return mean.astype(np.float32), np.full_like(mean, shared, dtype=np.float32)
 
 
 def fold_standardisation(head: keras.Model, mean: np.ndarray, deviation: np.ndarray) -> None:

@@ -6,19 +6,14 @@ import dataclasses
 import hashlib
 import importlib
 import warnings
-from pathlib import Path
 
 import keras
 import numpy as np
 
 from exporters.contract import Resize
-from exporters.errors import InputError, nearest
-from pipeline.backbones import backbone_row
-from pipeline.config import QUICKSTART, BackboneSection
-
-EMBEDDED_WEIGHTS = Path(__file__).parent.parent / "quickstart" / "backbone.weights.h5"
-PIXEL_SCALINGS = ("none", "unit", "tf", "torch", "caffe")
-SMALLEST_PX = 32
+from exporters.errors import InputError
+from pipeline.backbones import backbone_row, check_backbone, weights_path
+from pipeline.config import BackboneSection
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,18 +31,8 @@ def load_backbone(section: BackboneSection, how: Resize) -> LoadedBackbone:
     Raises:
         InputError: an unknown name or scaling, weights that are not there, do not fit or cannot be fetched.
     """
-    row = backbone_row(section.name)
-    scaling = row.pixel_scaling if section.pixel_scaling == "auto" else section.pixel_scaling
-    if scaling not in PIXEL_SCALINGS:
-        raise InputError(
-            f"There is no pixel scaling '{scaling}'.", nearest(scaling, PIXEL_SCALINGS), "set backbone.pixel_scaling"
-        )
-    if min(how.width, how.height) < SMALLEST_PX:
-        raise InputError(
-            f"The backbone '{section.name}' cannot take {how.width} x {how.height} px.",
-            f"at least {SMALLEST_PX} x {SMALLEST_PX} px",
-            "raise resize.width and resize.height",
-        )
+    scaling = backbone_row(section.name).pixel_scaling if section.pixel_scaling == "auto" else section.pixel_scaling
+    check_backbone(section, how)
     model = _build(section, how)
     model.trainable = False
     return LoadedBackbone(model, scaling, digest_of_weights(model))
@@ -68,13 +53,6 @@ def _build(section: BackboneSection, how: Resize) -> keras.Model:
 
 
 def _build_with_imagenet(build: object, section: BackboneSection, how: Resize) -> keras.Model:
-    alphas = backbone_row(section.name).alphas
-    if section.alpha not in alphas:
-        raise InputError(
-            f"There are no ImageNet weights for '{section.name}' with alpha {section.alpha:g}.",
-            f"alpha one of {', '.join(f'{alpha:g}' for alpha in alphas)}",
-            "set backbone.alpha, or backbone.weights to a file or none",
-        )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -90,15 +68,12 @@ def _build_with_imagenet(build: object, section: BackboneSection, how: Resize) -
 
 
 def _load_weights(model: keras.Model, section: BackboneSection) -> None:
-    path = EMBEDDED_WEIGHTS if section.weights == QUICKSTART else Path(section.weights).expanduser()
-    if not path.is_file():
-        raise InputError(
-            f"The weights '{section.weights}' are not there.",
-            f"imagenet, none, {QUICKSTART}, or a weight file (.h5, .weights.h5)",
-            "set --weights or backbone.weights",
-        )
+    path = weights_path(section)
     try:
-        model.load_weights(path)
+        with warnings.catch_warnings():
+            # Keras only warns of layers that the file lacks, and leaves them as they were initialised.
+            warnings.filterwarnings("error", message="(?s).*Skipping|.*retain their|.*could not be loaded")
+            model.load_weights(path)
     except Exception as fault:  # Keras and h5py raise ValueError, OSError, KeyError, RuntimeError by turns
         raise InputError(
             f"The weights {path} do not fit '{section.name}' with alpha {section.alpha:g}: {_first_line(fault)}.",
