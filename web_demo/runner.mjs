@@ -1,0 +1,115 @@
+/**
+ * TF.js under Node for `exporters.runners.tfjs`: loads an artifact, then answers requests until its input closes.
+ *
+ *     node runner.mjs FOLDER BACKEND
+ *
+ * A message, either way, is the length of a JSON header (4 bytes, little-endian), the header, and as many raw bytes as
+ * its `bytes` says. The first answer tells of the loading, then one comes for each request:
+ *
+ *     {command: "predict", shape, dtype, outputs, bytes}         -> {outputs: [{name, shape}], tensors, bytes}, float32
+ *     {command: "time", shape, dtype, outputs, repeats, bytes}   -> {times_ms, bytes: 0}
+ *
+ * `tensors` counts what TF.js holds afterwards. What fails is answered by {error: "..."}.
+ */
+
+import { readFile } from "node:fs/promises";
+import { dirname, join, sep } from "node:path";
+import { fileURLToPath } from "node:url";
+
+import * as core from "@tensorflow/tfjs-core";
+import "@tensorflow/tfjs-backend-cpu";
+import { setWasmPaths } from "@tensorflow/tfjs-backend-wasm";
+import { loadGraphModel } from "@tensorflow/tfjs-converter";
+
+import { loadArtifact, outputNodes, predict } from "./predict.js";
+
+const tf = { ...core, loadGraphModel };
+const WARM_UPS = 3;
+
+/** Yield the messages of a byte stream as `{header, payload}`. */
+async function* messages(stream) {
+  const chunks = stream[Symbol.asyncIterator]();
+  let rest = Buffer.alloc(0);
+  const take = async (length) => {
+    const parts = [rest];
+    let have = rest.length;
+    while (have < length) {
+      const { value, done } = await chunks.next();
+      if (done) return null;
+      parts.push(value);
+      have += value.length;
+    }
+    const all = parts.length === 1 ? rest : Buffer.concat(parts);
+    rest = all.subarray(length);
+    return all.subarray(0, length);
+  };
+  for (;;) {
+    const length = await take(4);
+    const text = length && (await take(length.readUInt32LE(0)));
+    const header = text && JSON.parse(text.toString("utf8"));
+    const payload = header && (await take(header.bytes));
+    if (!payload) return;
+    yield { header, payload };
+  }
+}
+
+/** Write one message and wait until it has left. */
+function send(header, arrays = []) {
+  const payload = arrays.map((array) => Buffer.from(array.buffer, array.byteOffset, array.byteLength));
+  const bytes = payload.reduce((sum, part) => sum + part.length, 0);
+  const text = Buffer.from(JSON.stringify({ ...header, bytes }), "utf8");
+  const length = Buffer.alloc(4);
+  length.writeUInt32LE(text.length);
+  return new Promise((resolve) => process.stdout.write(Buffer.concat([length, text, ...payload]), resolve));
+}
+
+/** Load the artifact on the backend that is asked for; no other backend stands in for it. */
+async function open(folder, backend) {
+  core.enableProdMode();
+  setWasmPaths(dirname(fileURLToPath(import.meta.url)) + sep);
+  if (!(await core.setBackend(backend))) throw new Error(`The TF.js backend '${backend}' could not be started.`);
+  const model = await loadArtifact(tf, async (path) => new Uint8Array(await readFile(join(folder, path))).buffer);
+  const names = { input_names: model.inputNodes, output_names: [...outputNodes(model).keys()] };
+  await send({ version: core.version_core, backend: core.getBackend(), ...names });
+  return model;
+}
+
+/** The images of a request, in memory of their own. */
+function imagesOf({ shape, dtype }, payload) {
+  const bytes = new Uint8Array(payload);
+  return { shape, data: dtype === "float32" ? new Float32Array(bytes.buffer) : bytes };
+}
+
+async function answer(model, header, payload) {
+  const images = imagesOf(header, payload);
+  if (header.command === "predict") {
+    const answers = Object.entries(await predict(tf, model, images, header.outputs));
+    const outputs = answers.map(([name, { shape }]) => ({ name, shape }));
+    return send({ outputs, tensors: core.memory().numTensors }, answers.map(([, { data }]) => data));
+  }
+  const times = [];
+  for (let i = -WARM_UPS; i < header.repeats; i++) {
+    const start = performance.now();
+    await predict(tf, model, images, header.outputs);
+    if (i >= 0) times.push(performance.now() - start);
+  }
+  return send({ times_ms: times });
+}
+
+const saying = (fault) => ({ error: String(fault?.message ?? fault) });
+
+/** Load, then serve; a model that does not load ends the process after saying why. */
+async function main([folder, backend]) {
+  let model;
+  try {
+    model = await open(folder, backend);
+  } catch (fault) {
+    return send(saying(fault));
+  }
+  for await (const { header, payload } of messages(process.stdin)) {
+    await answer(model, header, payload).catch((fault) => send(saying(fault)));
+  }
+}
+
+await main(process.argv.slice(2));
+process.exit(0);
