@@ -1,0 +1,68 @@
+"""For all tests: caches of their own, and, on demand, no skipping but for the reasons that the README names."""
+
+import os
+import re
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SCRATCH = Path(tempfile.mkdtemp(prefix="cutpoint-tests-"))
+
+# Set before anything under test is imported: a test never reads nor fills the caches of the person who runs it.
+os.environ["CUTPOINT_CACHE"] = str(SCRATCH / "cache")
+os.environ["KERAS_HOME"] = str(SCRATCH / "keras")
+
+pytest_plugins = ["pytester"]
+
+
+def pytest_unconfigure() -> None:
+    """Remove the caches of this session."""
+    shutil.rmtree(SCRATCH, ignore_errors=True)
+
+
+def named_reasons(readme: str) -> list[str]:
+    """The reasons for which a test may be skipped: the list under the README's heading "Skipped tests"."""
+    section = re.search(r"^#+ [^\n]*skipped tests[^\n]*\n(.*?)(?=^#|\Z)", readme, re.M | re.S | re.I)
+    return re.findall(r"^[-*] `(.+?)`", section[1], re.M) if section else []
+
+
+def unnamed_reason(report: pytest.TestReport | pytest.CollectReport) -> str | None:
+    """Why this report is a skip, or an expected failure, that may not be; None where it is neither, or where it may."""
+    if not report.skipped or not os.environ.get("CUTPOINT_FORBID_SKIPS"):
+        return None
+    if hasattr(report, "wasxfail"):
+        return f"xfail: {report.wasxfail}"
+    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    reason = reason.removeprefix("Skipped: ")
+    readme = ROOT / "README.md"
+    named = named_reasons(readme.read_text(encoding="utf-8")) if readme.exists() else []
+    if os.environ.get("CUTPOINT_REALDATA"):
+        named = [name for name in named if "CUTPOINT_REALDATA" not in name]
+    return None if any(reason.startswith(name) for name in named) else reason
+
+
+def fail_if_unnamed(report: pytest.TestReport | pytest.CollectReport) -> None:
+    """Turn a skip for a reason that the README does not name into a failure."""
+    if reason := unnamed_reason(report):
+        report.outcome = "failed"
+        report.longrepr = f"{report.nodeid} was skipped, and the README names no such reason: {reason}"
+        report.__dict__.pop("wasxfail", None)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport():
+    """Judge the skips of tests."""
+    report = yield
+    fail_if_unnamed(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report():
+    """Judge the skips of whole files."""
+    report = yield
+    fail_if_unnamed(report)
+    return report
