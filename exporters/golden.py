@@ -51,7 +51,9 @@ class GoldenSet:
     limits: Mapping[str, Limits]
 
 
-def write_golden(golden: GoldenSet, out: Path, pictures: list[Path], reference_of_files: Mapping[str, np.ndarray]) -> None:
+def write_golden(
+    golden: GoldenSet, out: Path, pictures: list[Path], reference_of_files: Mapping[str, np.ndarray]
+) -> None:
     """Write `out/golden` except for the manifest, which `write_manifest` adds once the artifacts are in place.
 
     Args:

@@ -74,7 +74,9 @@ def compare(
         for name in sorted(set(answers) - set(reference))
     }
     for name in sorted(set(promised) - set(reference) - set(answers)):
-        results[name] = Comparison(NOT_VERIFIED, f"there are no reference answers for '{name}': nothing was compared", {})
+        results[name] = Comparison(
+            NOT_VERIFIED, f"there are no reference answers for '{name}': nothing was compared", {}
+        )
     for name in sorted(reference):
         if name not in promised:
             results[name] = Comparison(FAILED, f"the card does not promise the output '{name}'", {})
@@ -117,9 +119,13 @@ def _refusal(expected: np.ndarray, answer: np.ndarray, output: Output, limits: L
     if len(expected) == 0:
         return Comparison(NOT_VERIFIED, "there are no images to compare on: nothing was compared", {})
     if expected.shape != answer.shape:
-        return Comparison(FAILED, f"the answer has the shape {answer.shape}, the Keras model's has {expected.shape}", {})
+        return Comparison(
+            FAILED, f"the answer has the shape {answer.shape}, the Keras model's has {expected.shape}", {}
+        )
     if expected.shape[1:] != output.shape:
-        return Comparison(FAILED, f"the Keras model's answer has the shape {expected.shape}, the card's {output.shape}", {})
+        return Comparison(
+            FAILED, f"the Keras model's answer has the shape {expected.shape}, the card's {output.shape}", {}
+        )
     if not np.isfinite(expected).all():
         return Comparison(DEGENERATE, "the Keras model itself answers with NaN or infinity", {})
     if not np.isfinite(answer).all():

@@ -101,7 +101,8 @@ def resize(rgb: np.ndarray, how: Resize) -> np.ndarray:
         inner = _inner_size(picture.width, picture.height, *target)
         canvas = Image.new("RGB", target)
         canvas.paste(
-            picture.resize(inner, Image.Resampling.BILINEAR), ((how.width - inner[0]) // 2, (how.height - inner[1]) // 2)
+            picture.resize(inner, Image.Resampling.BILINEAR),
+            ((how.width - inner[0]) // 2, (how.height - inner[1]) // 2),
         )
         return np.array(canvas)
     return np.array(picture.resize(target, Image.Resampling.BILINEAR))
@@ -134,7 +135,9 @@ def check_resize(how: Resize) -> None:
         raise InputError(f"There is no crop '{how.crop}'.", nearest(how.crop, CROPS), "set resize.crop")
     if min(how.width, how.height) < 1:
         raise InputError(
-            f"The input size {how.width} x {how.height} px holds no pixel.", "at least 1 x 1", "set resize.width and height"
+            f"The input size {how.width} x {how.height} px holds no pixel.",
+            "at least 1 x 1",
+            "set resize.width and height",
         )
 
 

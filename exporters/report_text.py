@@ -29,13 +29,13 @@ GAP = 2
 COLORS = {"verified": "green", "failed": "bold red"}
 
 
-def print_table(report: Mapping[str, Any], console: Console, folder: Path) -> None:
+def print_table(report: Mapping[str, Any], console: Console, folder: Path | None) -> None:
     """Print the table of artifacts, the reasons of what is not verified, the notes, the verdict and the place.
 
     Args:
         report: in the form of report.json, with the keys of `exporters.report`.
         console: where to print; columns that do not fit its width are left out, the least important first.
-        folder: where the report lies.
+        folder: where the report lies; None where none was written.
     """
     from rich.table import Table
     from rich.text import Text
@@ -68,7 +68,8 @@ def print_table(report: Mapping[str, Any], console: Console, folder: Path) -> No
     verdict = facts.verdict_of(report)
     headline = f"{symbol(verdict, unicode)} {facts.WORDS[verdict].capitalize()}"
     say((headline, _color(verdict)), (f" ({facts.tally(report)})", ""))
-    say((f"Report: {folder / 'report.html'}", ""))
+    if folder is not None:
+        say((f"Report: {folder / 'report.html'}", ""))
 
 
 def symbol(status: str, unicode: bool = True) -> str:

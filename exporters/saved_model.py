@@ -13,9 +13,7 @@ SERVING = "serving_default"
 WITH_FEATURES = "with_features"
 
 
-def write_saved_model(
-    model: keras.Model, cut: str | None, folder: Path, *, features_everywhere: bool = False
-) -> Path:
+def write_saved_model(model: keras.Model, cut: str | None, folder: Path, *, features_everywhere: bool = False) -> Path:
     """Trace a Keras model once and write it as a SavedModel.
 
     Args:

@@ -6,7 +6,7 @@ import dataclasses
 import gzip
 import importlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from exporters.golden import ARTIFACTS, GoldenSet, check_files, read_golden, rea
 
 LATENCY_REPEATS = 20
 _DOCUMENTS = ("card.json", "README.md")
+_NO_RUNTIME: dict[str, Any] = {"runner": "", "version": "", "backend": "", "images": 0, "latency_ms": {}, "outputs": {}}
 VERDICTS = {0: "verified", 1: "failed", 3: "not_verified"}
 
 
@@ -42,7 +43,8 @@ def verify_folder(out: Path, progress: Callable[[str], None] = lambda name: None
     artifacts = []
     for name in sorted(folders, key=_order):
         progress(name)
-        artifacts.append(verify_artifact(out / ARTIFACTS / name, golden))
+        changed = [path for path in integrity["changed"] if path.startswith(f"{ARTIFACTS}/{name}/")]
+        artifacts.append(verify_artifact(out / ARTIFACTS / name, golden, [Path(path).name for path in changed]))
     return {"integrity": integrity, "artifacts": artifacts, **judge(artifacts, integrity)}
 
 
@@ -56,10 +58,17 @@ def judge(artifacts: list[dict[str, Any]], integrity: Mapping[str, Any]) -> dict
     return {"verdict": VERDICTS[code], "exit_code": code}
 
 
-def verify_artifact(folder: Path, golden: GoldenSet) -> dict[str, Any]:
-    """Judge one artifact folder; returns its entry of report.json."""
+def verify_artifact(folder: Path, golden: GoldenSet, changed: Sequence[str] = ()) -> dict[str, Any]:
+    """Judge one artifact folder; returns its entry of report.json.
+
+    Args:
+        folder: the artifact's.
+        golden: what it is judged by.
+        changed: names of its files whose checksums differ. A changed model is not loaded: a runtime may not survive it.
+    """
     name = parse_artifact_name(folder.name)
     files = model_files(folder)
+    damaged = [path.name for path in files if path.name in changed]
     return {
         "name": folder.name,
         "format": name.format,
@@ -67,8 +76,13 @@ def verify_artifact(folder: Path, golden: GoldenSet) -> dict[str, Any]:
         "size_bytes": sum(path.stat().st_size for path in files),
         "gzip_bytes": sum(len(gzip.compress(path.read_bytes(), 6, mtime=0)) for path in files),
         "sha256": {path.name: sha256_of(path) for path in files},
-        "runtimes": [_verify_in_runtime(folder, name, golden)],
+        "runtimes": [_not_loaded(damaged) if damaged else _verify_in_runtime(folder, name, golden)],
     }
+
+
+def _not_loaded(damaged: list[str]) -> dict[str, Any]:
+    reason = f"{', '.join(damaged)}: changed since the export, as the checksum tells; not loaded"
+    return _NO_RUNTIME | {"status": parity.FAILED, "reason": reason}
 
 
 def parse_artifact_name(folder_name: str) -> ArtifactName:
@@ -107,7 +121,7 @@ def open_runner(folder: Path, format_name: str, **options: Any) -> Any:
 
 
 def _verify_in_runtime(folder: Path, name: ArtifactName, golden: GoldenSet) -> dict[str, Any]:
-    entry: dict[str, Any] = {"runner": "", "version": "", "backend": "", "images": 0, "latency_ms": {}, "outputs": {}}
+    entry = dict(_NO_RUNTIME)
     try:
         fault = _card_fault(folder, name, golden.card)
         if fault:
@@ -142,9 +156,7 @@ def judge_answers(golden: GoldenSet, answers: Mapping[str, np.ndarray], limits: 
     compared = parity.compare(golden.reference, answers, golden.card.outputs, limits, golden.truth)
     status = parity.worst([each.status for each in compared.values()])
     reasons = [f"{name}: {each.reason}" for name, each in compared.items() if each.reason]
-    outputs = {
-        name: {**each.figures, "status": each.status, "reason": each.reason} for name, each in compared.items()
-    }
+    outputs = {name: {**each.figures, "status": each.status, "reason": each.reason} for name, each in compared.items()}
     return {"status": status, "reason": "; ".join(reasons), "outputs": outputs}
 
 

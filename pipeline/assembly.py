@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import zipfile
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -21,7 +25,7 @@ def feature_extractor(truncated: keras.Model, pixel_scaling: str, pooling: str) 
         pooling: `average`, `max` (N, c) or `flatten` (N, h * w * c).
     """
     image = keras.Input(truncated.inputs[0].shape[1:], name=INPUT_NAME)
-    features = _lay_flat(truncated, scale_pixels(image, pixel_scaling))
+    features = lay_flat(truncated, scale_pixels(image, pixel_scaling))
     return keras.Model(image, _pool(features, pooling), name="feature_extractor")
 
 
@@ -45,9 +49,9 @@ def assemble(
     """
     _check_names(truncated, heads)
     image = keras.Input(truncated.inputs[0].shape[1:], name=INPUT_NAME)
-    features = _lay_flat(truncated, scale_pixels(image, pixel_scaling))
+    features = lay_flat(truncated, scale_pixels(image, pixel_scaling))
     outputs = {
-        head_name: _lay_flat(head, _pool(features, pooling, f"{head_name}_{pooling}"))
+        head_name: lay_flat(head, _pool(features, pooling, f"{head_name}_{pooling}"))
         for head_name, (pooling, head) in sorted(heads.items())
     }
     shared = keras.Model(image, outputs, name=name)
@@ -59,12 +63,33 @@ def assemble(
     return model
 
 
-def _lay_flat(model: keras.Model, value: keras.KerasTensor) -> keras.KerasTensor:
-    """Apply a model's layers one by one, so that they stand in the new graph themselves.
+def lay_flat(model: keras.Model, value: keras.KerasTensor) -> Any:
+    """Apply a model's layers one by one, those of models inside it too, so that they stand in the new graph themselves.
 
     `model(value)` would nest a model in a model, and `model.call(value)` leaves an operation that is no layer.
     """
-    return model._run_through_graph([value], operation_fn=lambda operation: operation)
+    if isinstance(model, keras.Sequential):
+        # A Sequential keeps the graph that can be walked inside.
+        model = model._functional
+
+    def unfold(operation: Any) -> Any:
+        if isinstance(operation, keras.Model) and len(operation.inputs) == 1:
+            return lambda inner, **options: lay_flat(operation, inner)
+        return operation
+
+    return model._run_through_graph(_as_inputs(model, value), operation_fn=unfold)
+
+
+def save_model(model: keras.Model, path: Path) -> None:
+    """Save a model as `.keras` without the time of day that Keras writes into it: the same model, the same bytes."""
+    model.save(path)
+    with zipfile.ZipFile(path) as written:
+        members = {name: written.read(name) for name in sorted(written.namelist())}
+    metadata = json.loads(members["metadata.json"]) | {"date_saved": "1980-01-01@00:00:00"}
+    members["metadata.json"] = json.dumps(metadata).encode()
+    with zipfile.ZipFile(path, "w") as rewritten:
+        for name, data in members.items():
+            rewritten.writestr(zipfile.ZipInfo(name), data)
 
 
 def _check_names(truncated: keras.Model, heads: Mapping[str, tuple[str, keras.Model]]) -> None:
@@ -78,6 +103,10 @@ def _check_names(truncated: keras.Model, heads: Mapping[str, tuple[str, keras.Mo
                 f"rename [heads.{head_name}]",
             )
         taken |= mine
+
+
+def _as_inputs(model: keras.Model, value: keras.KerasTensor) -> Any:
+    return keras.tree.pack_sequence_as(model._inputs_struct, [value])
 
 
 def _pool(features: keras.KerasTensor, pooling: str, name: str | None = None) -> keras.KerasTensor:

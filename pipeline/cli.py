@@ -159,11 +159,11 @@ def export(
         from pipeline import run as stages
 
         if folder_or_model is not None and folder_or_model.suffix in (".keras", ".h5"):
-            from pipeline.foreign import export_foreign
-
             settings = _config(None, data or "", None, None, None, None, formats, seed, None, set)
             folder = bundle.claim(out or bundle.RUNS / folder_or_model.stem)
             with terminal.logging_to(folder / "log.txt"):
+                from pipeline.foreign import export_foreign
+
                 export_foreign(folder_or_model, settings, pixel_scaling, folder, terminal)
                 return _show_report(terminal, stages.verify(folder, terminal), folder, as_json)
         given = {"--data": data, "--out": out, "--pixel-scaling": pixel_scaling, "--seed": seed, "--set": set}
@@ -206,10 +206,10 @@ def verify(
                     "all three, or a result folder alone",
                     "cutpoint verify --reference MODEL.keras --artifact model.tflite --data photos/",
                 )
-            from pipeline.foreign import verify_foreign
-
             with _logging_aside(terminal):
                 settings = _config(None, data, None, None, None, None, None, None, None, set)
+                from pipeline.foreign import verify_foreign
+
                 report = verify_foreign(reference, artifact, settings, pixel_scaling, precision, terminal)
                 return _show_report(terminal, report, None, as_json)
         found = find_result_folder(folder, "golden/manifest.json")
@@ -238,6 +238,8 @@ def layers(
         from pipeline.listing import layers_of
 
         with _logging_aside(terminal):
+            from pipeline.listing import layers_of
+
             rows = layers_of(settings, input_size)
         if as_json:
             _print_json(terminal, rows)
@@ -415,27 +417,27 @@ def _guard(work: Callable[[Terminal], int], as_json: bool) -> None:
     except KeyboardInterrupt:
         code = 130
         terminal.messages.print("Interrupted. Finished stages are kept: the same command goes on from them.")
-    except ImportError as fault:
-        missing = _missing_package(fault)
-        code = missing.exit_code
-        _show_error(terminal, missing, as_json)
+    except ModuleNotFoundError as fault:
+        own = (fault.name or "").startswith(("pipeline", "exporters"))
+        problem = _internal_error(fault) if own else _missing_package(fault)
+        code = problem.exit_code
+        _show_error(terminal, problem, as_json)
     except Exception as fault:
-        code = 70
-        log = _temporary_log()
-        log.write_text(traceback.format_exc(), encoding="utf-8")
-        internal = CutpointError(
-            f"An internal error: {type(fault).__name__}: {str(fault).splitlines()[0] if str(fault) else ''}",
-            "none",
-            f"report it with {log}",
-        )
-        _show_error(terminal, internal, as_json)
-    # `os._exit`-free and plain: TensorFlow's own threads end with the interpreter.
+        code = CutpointError.exit_code
+        _show_error(terminal, _internal_error(fault), as_json)
     raise typer.Exit(code)
 
 
-def _missing_package(fault: ImportError) -> InputError:
+def _internal_error(fault: Exception) -> CutpointError:
+    log = _temporary_log()
+    log.write_text("".join(traceback.format_exception(fault)), encoding="utf-8")
+    first_line = (str(fault).splitlines() or [""])[0]
+    return CutpointError(f"An internal error: {type(fault).__name__}: {first_line}", "none", f"report it with {log}")
+
+
+def _missing_package(fault: ModuleNotFoundError) -> InputError:
     return InputError(
-        f"A package is missing: {fault.name or fault}.",
+        f"A package is missing: {fault.name}.",
         "for training and exporting, the extra 'train'; for verifying and predicting, the plain installation",
         "pip install 'cutpoint[train]' and then pip install --no-deps tensorflowjs==4.22.0; `cutpoint doctor` lists what "
         "is missing",

@@ -133,6 +133,15 @@ def extract_features(
     return bad, len(missing) - len(bad)
 
 
+def find_unreadable(examples: tuple[Example, ...], how: Resize, bad_limit: float) -> dict[str, str]:
+    """Decode every picture and return sha256 -> reason of those that cannot be read; raises InputError above the limit."""
+    bad: dict[str, str] = {}
+    for _, _, reasons in _decoded_batches(list(examples), how):
+        bad |= reasons
+    _check_bad(bad, examples, bad_limit, last=True)
+    return bad
+
+
 def _decoded_batches(
     examples: list[Example], how: Resize
 ) -> Iterator[tuple[list[str], np.ndarray, dict[str, str]]]:

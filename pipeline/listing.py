@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 import keras
+from rich.console import Console
 from rich.table import Table
 
 from pipeline.backbones.loading import load_backbone
@@ -39,4 +40,8 @@ def print_layers(rows: list[dict[str, Any]], terminal: Terminal) -> None:
         reduction = "" if row["reduction"] is None else str(row["reduction"])
         usual = "*" if row["usual"] else ""
         table.add_row(str(row["index"]), row["name"], row["type"], shape, reduction, f"{row['params']:,}", usual)
-    terminal.results.print(table, soft_wrap=True)
+    console = terminal.results
+    if not console.is_terminal:
+        # A pipe has no width: every name is whole in it.
+        console = Console(file=console.file, width=200, highlight=False)
+    console.print(table, soft_wrap=True)

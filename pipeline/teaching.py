@@ -19,7 +19,7 @@ from exporters.golden import GoldenSet, images_of_files, prepare_files, write_go
 from exporters.pixels import load_images
 from exporters.runners.keras import KerasRunner
 from pipeline import bundle
-from pipeline.assembly import assemble, feature_extractor
+from pipeline.assembly import assemble, feature_extractor, save_model
 from pipeline.backbones.loading import LoadedBackbone, digest_of_weights, load_backbone
 from pipeline.config import Config, HeadSection, limits_of
 from pipeline.cut import resolve_cut, truncate
@@ -75,7 +75,7 @@ def teach(
             result_name(config),
         )
         card = _card(config, how, backbone, cut, model, taught, dataset)
-        model.save(staged / bundle.MODEL)
+        save_model(model, staged / bundle.MODEL)
         card.write(staged / bundle.CARD)
     with log.stage("reference", "answers of the Keras model on test pictures"):
         _write_reference(config, model, card, dataset, taught, staged)

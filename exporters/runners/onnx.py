@@ -40,7 +40,11 @@ class OnnxRunner:
         try:
             # From bytes, so that a model with external data outside its folder is refused, not followed.
             self._session = onnxruntime.InferenceSession(
-                self._path.read_bytes(), options, providers=["CPUExecutionProvider"]
+                # Without the fallback, which prints to stdout and tries the same provider again.
+                self._path.read_bytes(),
+                options,
+                providers=["CPUExecutionProvider"],
+                enable_fallback=0,
             )
         except Exception as fault:  # onnxruntime's exceptions share no base class but Exception
             raise ParityError(
@@ -69,7 +73,10 @@ class OnnxRunner:
         Returns:
             output name -> float32 (N, ...).
         """
-        parts = [self._invoke(images[start : start + BATCH]) for start in range(0, len(images), BATCH)]
+        # A model made elsewhere may have a fixed batch.
+        fixed = self._session.get_inputs()[0].shape[0]
+        size = fixed if isinstance(fixed, int) and fixed > 0 else BATCH
+        parts = [self._invoke(images[start : start + size]) for start in range(0, len(images), size)]
         if not parts:
             return {name: np.empty((0,), np.float32) for name in self.output_names}
         return {name: np.concatenate([part[name] for part in parts]) for name in self.output_names}

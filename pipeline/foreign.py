@@ -1,0 +1,336 @@
+"""Keras models made elsewhere: exported and verified like our own, or compared with an artifact made elsewhere."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import re
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from exporters import parity
+from exporters.contract import CEILINGS, FORMATS, INPUT_NAME, SCHEMA_VERSION, Card, Output, Resize
+from exporters.contract import Backbone as BackboneRecord
+from exporters.errors import InputError, nearest
+from exporters.golden import GoldenSet, images_of_files, prepare_files, write_golden
+from exporters.pixels import load_images
+from exporters.runners.keras import KerasRunner
+from exporters.verification import judge, judge_answers, open_runner
+from pipeline import bundle
+from pipeline.assembly import lay_flat
+from pipeline.backbones import PIXEL_SCALINGS
+from pipeline.backbones.loading import digest_of_weights
+from pipeline.config import HEAD_NAME, RESERVED_HEAD_NAMES, Config, limits_of, resize_of
+from pipeline.dataset import Dataset, Example, list_examples
+from pipeline.features import find_unreadable
+from pipeline.run import choose, data_folder, export, split, state_of, versions
+from pipeline.scaling import scale_pixels
+from pipeline.stages import StageLog
+from pipeline.terminal import Terminal
+
+USUAL_PX = 224
+_SCALING_LAYERS = (keras.layers.Rescaling, keras.layers.Normalization)
+_TASKS = {"softmax": "multiclass", "sigmoid": "multilabel"}
+
+
+def export_foreign(path: Path, config: Config, pixel_scaling: str | None, out: Path, terminal: Terminal) -> None:
+    """Bring a Keras model under the raw-pixel contract and export it to every format asked for.
+
+    Args:
+        path: a `.keras` or `.h5` file, loaded in safe mode.
+        config: whose data, resize, export and parity sections count.
+        pixel_scaling: what the model expects of its pixels; None: only for a model that scales them itself.
+        out: the result folder, claimed already.
+    """
+    log = StageLog(terminal.say)
+    with log.stage("model", f"loading {path}"):
+        loaded = load_foreign(path)
+        how = _input_size(loaded, config)
+        model = wrap(loaded, _decided_scaling(loaded, pixel_scaling, path), how)
+    with log.stage("data", f"listing {config.data.path or '--data'}"):
+        root = data_folder(config, terminal)
+        examples = list_examples(root, ("label",), config.data.group)
+        dataset = split(config, root, examples, find_unreadable(examples, how, config.data.bad_limit), terminal)
+    with log.stage("reference", "answers of the Keras model on test pictures"), bundle.staging(out) as staged:
+        state = _stage_reference(model, loaded, path, how, pixel_scaling, config, dataset, Path(staged), terminal)
+        bundle.write_state(Path(staged), {**state, "stages": log.to_json()})
+        bundle.replace_results(out, Path(staged))
+    export(out, config.export.formats, terminal)
+
+
+def load_foreign(path: Path) -> keras.Model:
+    """Load a Keras model in safe mode; raises InputError where it cannot be loaded or is no picture model."""
+    if not path.is_file():
+        raise InputError(f"The model {path} is not there.", "a .keras file", "check the path")
+    try:
+        model = keras.models.load_model(path, compile=False, safe_mode=True)
+    except Exception as fault:  # Keras raises ValueError, TypeError, OSError and more by turns
+        first = (str(fault).strip().splitlines() or [type(fault).__name__])[0].rstrip(".")
+        raise InputError(
+            f"The model {path} cannot be loaded: {first}.",
+            "a Keras 3 model of stock layers, without a Lambda and without code of its own",
+            "save it with keras.Model.save('model.keras'); replace a Lambda by a stock layer",
+        ) from fault
+    if isinstance(model, keras.Sequential):
+        # The same layers as a functional model, whose outputs have names.
+        model = keras.Model(model.inputs, model.outputs, name=model.name)
+    shapes = [tuple(each.shape) for each in model.inputs]
+    if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][-1] != 3:
+        raise InputError(
+            f"The model {path} takes {shapes}.", "one picture (N, height, width, 3)", "export a model that takes pictures"
+        )
+    return model
+
+
+def _input_size(model: keras.Model, config: Config) -> Resize:
+    height, width = model.inputs[0].shape[1:3]
+    asked = resize_of(config, USUAL_PX)
+    given = config.resize.width or config.resize.height
+    for mine, theirs, name in ((height, asked.height, "height"), (width, asked.width, "width")):
+        if given and mine is not None and mine != theirs:
+            raise InputError(f"The model takes a {name} of {mine} px.", f"resize.{name} = {mine}", "leave it out")
+    return dataclasses.replace(asked, height=height or asked.height, width=width or asked.width)
+
+
+def _decided_scaling(model: keras.Model, pixel_scaling: str | None, path: Path) -> str:
+    if pixel_scaling is not None:
+        if pixel_scaling not in PIXEL_SCALINGS:
+            raise InputError(
+                f"There is no pixel scaling '{pixel_scaling}'.", nearest(pixel_scaling, PIXEL_SCALINGS), "correct it"
+            )
+        return pixel_scaling
+    if scales_itself(model):
+        return "none"
+    raise InputError(
+        f"How {path.name} wants its pixels cannot be told from the file.",
+        f"--pixel-scaling {'|'.join(PIXEL_SCALINGS)}: what was done to raw 0..255 pixels in training",
+        "none: nothing; unit: / 255; tf: / 127.5 - 1; torch: ImageNet mean and deviation; caffe: BGR minus ImageNet means",
+    )
+
+
+def scales_itself(model: keras.Model) -> bool:
+    """Tell whether the first thing that a model does to its pixels is to scale them."""
+    layers = [layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)]
+    if layers and isinstance(layers[0], keras.Model):
+        return scales_itself(layers[0])
+    return bool(layers) and (isinstance(layers[0], _SCALING_LAYERS) or layers[0].name == "pixel_scaling")
+
+
+def wrap(model: keras.Model, pixel_scaling: str, how: Resize) -> keras.Model:
+    """Return a model from raw pixels `image` to a dict of named outputs, flat where names allow it."""
+    for apply in (lay_flat, lambda inner, value: inner(value)):
+        image = keras.Input((how.height, how.width, 3), name=INPUT_NAME)
+        try:
+            outputs = apply(model, scale_pixels(image, pixel_scaling))
+            shared = keras.Model(image, _named(model, outputs), name=model.name)
+        except ValueError:
+            # Two models inside have layers of the same name: they stay models inside.
+            continue
+        wrapped = keras.models.clone_model(shared)
+        wrapped.set_weights(shared.get_weights())
+        return wrapped
+    raise InputError(
+        f"The model '{model.name}' cannot be called on pictures of {how.width} x {how.height} px.",
+        "a model that takes (N, height, width, 3)",
+        "set resize.width and resize.height to what it was trained with",
+    )
+
+
+def _named(model: keras.Model, outputs: Any) -> dict[str, keras.KerasTensor]:
+    if isinstance(outputs, dict):
+        listed = list(outputs.items())
+    else:
+        values = outputs if isinstance(outputs, list | tuple) else [outputs]
+        listed = list(zip(model.output_names, values, strict=True))
+    named = {_output_name(name): value for name, value in listed}
+    if len(named) != len(listed):
+        raise InputError(
+            f"The outputs {[name for name, _ in listed]} cannot be told apart.", "different names", "rename its last layers"
+        )
+    return named
+
+
+def _output_name(name: str) -> str:
+    plain = re.sub(r"[^a-z0-9_]", "_", name.lower())
+    usable = HEAD_NAME.fullmatch(plain) and plain not in RESERVED_HEAD_NAMES
+    return plain if usable else f"output_{plain}"
+
+
+def _stage_reference(
+    model: keras.Model,
+    loaded: keras.Model,
+    path: Path,
+    how: Resize,
+    pixel_scaling: str | None,
+    config: Config,
+    dataset: Dataset,
+    staged: Path,
+    terminal: Terminal,
+) -> dict[str, Any]:
+    test = choose(dataset.of_split("test"), config.parity.images, config.seed)
+    images = load_images([example.path for example in test], how)
+    with KerasRunner(model) as runner:
+        reference = runner.predict(images)
+        labels = dataset.labels["label"]
+        outputs = tuple(_describe(model, name, reference[name], labels, loaded) for name in sorted(reference))
+        card = _card(config, path, how, pixel_scaling, model, outputs)
+        files = prepare_files([example.path for example in test], staged)
+        of_files = runner.predict(images_of_files(files, card))
+    truth = {output.name: _indices(test, labels) for output in outputs if output.labels}
+    if not truth:
+        terminal.say(f"data: no output of the model has the {len(labels)} classes of the data: accuracy is not judged")
+    write_golden(GoldenSet(images, truth, reference, card, limits_of(config)), staged, files, of_files)
+    calibration = choose(dataset.of_split("train"), config.export.calibration_images, config.seed)
+    pixels = load_images([example.path for example in calibration], how)
+    np.savez_compressed(staged / bundle.CALIBRATION, images=pixels)
+    model.save(staged / bundle.MODEL)
+    card.write(staged / bundle.CARD)
+    accuracy = {name: float((reference[name].argmax(-1) == truth[name]).mean()) for name in truth}
+    return state_of(config, dataset, card, {}, {"accuracy": accuracy, "images": len(test)})
+
+
+def _describe(
+    model: keras.Model, name: str, answers: np.ndarray, labels: tuple[str, ...], loaded: keras.Model
+) -> Output:
+    tensors = model.output if isinstance(model.output, dict) else dict(zip(model.output_names, model.outputs, strict=True))
+    layer = tensors[name]._keras_history.operation
+    activation = getattr(getattr(layer, "activation", None), "__name__", "linear")
+    task = _TASKS.get(activation, "regression")
+    sums_to_one = answers.ndim == 2 and answers.shape[-1] > 1 and np.allclose(answers.sum(-1), 1, atol=1e-3)
+    if task == "regression" and sums_to_one and answers.min() >= 0:
+        task, activation = "multiclass", "softmax"
+    named = labels if task == "multiclass" and answers.shape[-1] == len(labels) else ()
+    return Output(name, "foreign", task, tuple(answers.shape[1:]), "float32", activation, named)
+
+
+def _card(
+    config: Config, path: Path, how: Resize, pixel_scaling: str | None, model: keras.Model, outputs: tuple[Output, ...]
+) -> Card:
+    weights = digest_of_weights(model)
+    record = BackboneRecord(model.name, None, weights, pixel_scaling or "none")
+    card = Card(config.name or path.stem, how, outputs, record, (), versions=versions())
+    identity = {key: value for key, value in card.to_json().items() if key != "versions"}
+    text = json.dumps([identity, weights], sort_keys=True)
+    return dataclasses.replace(card, created_from="sha256:" + hashlib.sha256(text.encode()).hexdigest())
+
+
+def _indices(examples: tuple[Example, ...], labels: tuple[str, ...]) -> np.ndarray:
+    positions = {label: index for index, label in enumerate(labels)}
+    return np.array([positions[example.targets["label"]] for example in examples], np.int64)
+
+
+def verify_foreign(
+    reference: Path, artifact: Path, config: Config, pixel_scaling: str, precision: str, terminal: Terminal
+) -> dict[str, Any]:
+    """Compare an artifact made elsewhere with its Keras model on pictures.
+
+    Args:
+        reference: the Keras model.
+        artifact: `model.json`, a `.tflite` or a `.onnx` file.
+        config: whose data, resize and parity sections count.
+        pixel_scaling: done to the raw pixels before both get them.
+        precision: whose limits judge the artifact.
+
+    Returns:
+        report.json's content.
+    """
+    if precision not in CEILINGS:
+        raise InputError(f"There is no precision '{precision}'.", nearest(precision, CEILINGS), "set --precision")
+    format_name = _format_of(artifact)
+    model = load_foreign(reference)
+    how = _input_size(model, config)
+    scaling = _decided_scaling(model, pixel_scaling, reference)
+    root = data_folder(config, terminal)
+    examples = list_examples(root, ("label",), config.data.group)
+    bad = find_unreadable(examples, how, config.data.bad_limit)
+    chosen = choose(tuple(each for each in examples if each.sha256 not in bad), config.parity.images, config.seed)
+    images = _scaled(load_images([example.path for example in chosen], how), scaling)
+    labels = tuple(sorted({example.targets["label"] for example in examples}))
+    with KerasRunner(model) as runner:
+        expected = runner.predict(images)
+    outputs = tuple(_describe(model, name, expected[name], labels, model) for name in sorted(expected))
+    truth = {output.name: _indices(chosen, labels) for output in outputs if output.labels}
+    card = Card(reference.stem, how, outputs, BackboneRecord(model.name, None, "", scaling), ())
+    golden = GoldenSet(images, truth, expected, card, limits_of(config))
+    entry = _judge_foreign(artifact, format_name, precision, golden)
+    accuracy = {name: float((expected[name].argmax(-1) == truth[name]).mean()) for name in truth}
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "cutpoint_version": versions().get("cutpoint", ""),
+        "name": reference.stem,
+        "seed": config.seed,
+        "data": {"test": len(chosen), "skipped": [{"path": sha, "reason": why} for sha, why in bad.items()]},
+        "stages": [],
+        "reference": {"accuracy": accuracy, "images": len(chosen)},
+        "artifacts": [entry],
+        **judge([entry], {"status": "verified"}),
+    }
+
+
+def _format_of(artifact: Path) -> str:
+    if not artifact.is_file():
+        raise InputError(f"The artifact {artifact} is not there.", "model.json, a .tflite or a .onnx file", "check the path")
+    for name, row in FORMATS.items():
+        if artifact.suffix == Path(row.file).suffix:
+            return name
+    raise InputError(
+        f"{artifact.name} is of no known format.",
+        f"a file like {', '.join(row.file for row in FORMATS.values())}",
+        "give the artifact's model file",
+    )
+
+
+def _scaled(images: np.ndarray, pixel_scaling: str) -> np.ndarray:
+    if pixel_scaling == "none":
+        return images
+    image = keras.Input(images.shape[1:])
+    model = keras.Model(image, scale_pixels(image, pixel_scaling))
+    return np.asarray(model.predict(images.astype(np.float32), verbose=0), np.float32)
+
+
+def _judge_foreign(artifact: Path, format_name: str, precision: str, golden: GoldenSet) -> dict[str, Any]:
+    from exporters.errors import NotVerifiedError, ParityError
+
+    size = artifact.stat().st_size
+    entry = {"name": artifact.name, "format": format_name, "precision": precision, "size_bytes": size}
+    runtime: dict[str, Any] = {"runner": "", "version": "", "backend": "", "images": 0, "latency_ms": {}, "outputs": {}}
+    with tempfile.TemporaryDirectory() as work:
+        folder = Path(work)
+        for each in artifact.parent.iterdir() if format_name == "tfjs" else ():
+            if each.is_file():
+                os.symlink(each.resolve(), folder / each.name)
+        target = folder / FORMATS[format_name].file
+        if not target.exists():
+            os.symlink(artifact.resolve(), target)
+        try:
+            with open_runner(folder, format_name) as runner:
+                runtime |= {"runner": runner.name, "version": runner.version, "backend": runner.backend}
+                answers = _matched(runner.predict(golden.images), golden)
+                runtime["images"] = len(golden.images)
+            runtime |= judge_answers(golden, answers, golden.limits[precision])
+        except NotVerifiedError as fault:
+            runtime |= {"status": parity.NOT_VERIFIED, "reason": str(fault)}
+        except (ParityError, InputError) as fault:
+            runtime |= {"status": parity.FAILED, "reason": fault.what}
+    return {**entry, "runtimes": [runtime]}
+
+
+def _matched(answers: dict[str, np.ndarray], golden: GoldenSet) -> dict[str, np.ndarray]:
+    """Give the artifact's outputs the names of the Keras model's, where there is one way to do so."""
+    if set(answers) == set(golden.reference):
+        return answers
+    if len(answers) == len(golden.reference) == 1:
+        return {next(iter(golden.reference)): next(iter(answers.values()))}
+    by_shape: dict[tuple, list[str]] = {}
+    for name, values in answers.items():
+        by_shape.setdefault(values.shape, []).append(name)
+    wanted = {name: by_shape.get(values.shape, []) for name, values in golden.reference.items()}
+    if all(len(each) == 1 for each in wanted.values()):
+        return {name: answers[each[0]] for name, each in wanted.items()}
+    return answers
