@@ -18,8 +18,8 @@ def predict_pictures(folder_or_artifact: Path, pictures: list[Path], top: int) -
     """Answer pictures.
 
     Args:
-        folder_or_artifact: a result folder (its first artifact in the order of FORMATS answers), an artifact's folder,
-            or the file in it.
+        folder_or_artifact: a result folder (a float32 artifact answers where there is one, best one that needs no Node),
+            an artifact's folder, or the file in it.
         pictures: image files.
         top: how many labels to give for each.
 

@@ -79,8 +79,8 @@ def train_head(
         optimizer=keras.optimizers.Adam(settings.learning_rate),
         loss=keras.losses.CategoricalCrossentropy(label_smoothing=settings.label_smoothing),
         metrics=["accuracy"],
-        # Compiling the step with XLA takes longer than the epochs of a head do.
-        jit_compile=False,
+        # In TensorFlow, compiling the step with XLA takes longer than a head's epochs do; JAX is slow without it.
+        jit_compile=False if keras.backend.backend() == "tensorflow" else "auto",
     )
     validate = len(data.val_features) > 0
     one_hot = np.eye(classes, dtype=np.float32)
