@@ -255,7 +255,9 @@ def parse_formats(names: tuple[str, ...] | list[str]) -> tuple[ArtifactName, ...
         format_name, _, precision = name.strip().partition("-")
         if format_name not in FORMATS:
             raise InputError(
-                f"There is no format '{format_name}'.", nearest(format_name, FORMATS), "change --formats or export.formats"
+                f"There is no format '{format_name}'.",
+                nearest(format_name, FORMATS),
+                "change --formats or export.formats",
             )
         known = FORMATS[format_name].precisions
         if precision and precision not in known:

@@ -22,7 +22,7 @@ import keras
 import numpy as np
 
 REPEATS = 4
-IMAGES = 100
+IMAGES = 64
 # Rows of a layer's input that its least squares look at: more change nothing, fewer lose precision.
 ROWS = 10_000
 MOST_PATCH_VALUES = 2**25
@@ -93,7 +93,7 @@ def correct(folded: keras.Model, precision: str, images: np.ndarray) -> keras.Mo
     Args:
         folded: a functional model, as `fold` gives it; not touched.
         precision: a key of GRIDS.
-        images: uint8 (N, height, width, 3), the first 100 of which are looked at.
+        images: uint8 (N, height, width, 3), the first 64 of which are looked at.
 
     Returns:
         A new model with the same layers.

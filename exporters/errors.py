@@ -1,9 +1,9 @@
 """The errors that reach a user, each with an exit code.
 
-    CutpointError            70, never raised itself
-    |-- InputError            2, what the user gave is wrong
-    |-- ParityError           1, a parity or accuracy gate failed
-    |-- NotVerifiedError      3, something asked for could not be checked
+CutpointError            70, never raised itself
+|-- InputError            2, what the user gave is wrong
+|-- ParityError           1, a parity or accuracy gate failed
+|-- NotVerifiedError      3, something asked for could not be checked
 """
 
 from __future__ import annotations

@@ -77,11 +77,12 @@ def _readme(name: str, card: Card) -> str:
         f"{output.activation}" + (f", {len(output.labels)} labels" if output.labels else "")
         for output in sorted(card.outputs, key=lambda output: output.name)
     )
+    size = f"{card.resize.height}, {card.resize.width}"
     return f"""# {card.name}: {name}
 
-Input `{INPUT_NAME}`: (N, {card.resize.height}, {card.resize.width}, 3) {card.input_dtype}, RGB, raw values 0..255. Pixel scaling is inside the
-model: give it the pixels as they are. Resize pictures with {card.resize.method} as Pillow's `Image.resize` does it, crop `{card.resize.crop}`,
-after turning them by their EXIF orientation.
+Input `{INPUT_NAME}`: (N, {size}, 3) {card.input_dtype}, RGB, raw values 0..255. Pixel scaling is inside the model: give it
+the pixels as they are. Turn pictures by their EXIF orientation first, then resize them with {card.resize.method} as Pillow's
+`Image.resize` does it, crop `{card.resize.crop}`.
 
 Outputs:
 

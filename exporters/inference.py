@@ -29,7 +29,13 @@ class InferenceModels:
     """
 
     def __init__(
-        self, model: keras.Model, cut: str | None, calibration_images: np.ndarray, work: Path, *, features_everywhere: bool
+        self,
+        model: keras.Model,
+        cut: str | None,
+        calibration_images: np.ndarray,
+        work: Path,
+        *,
+        features_everywhere: bool,
     ) -> None:
         folded = fold(model)
         _check_folding(model, folded.model, calibration_images)
@@ -47,7 +53,9 @@ class InferenceModels:
         if name not in self._made:
             model = correct(self._model, precision, self._images) if grid else self._model
             folder = self._work / name
-            self._made[name] = write_saved_model(model, self._cut, folder, features_everywhere=self._features_everywhere)
+            self._made[name] = write_saved_model(
+                model, self._cut, folder, features_everywhere=self._features_everywhere
+            )
         return self._made[name]
 
 

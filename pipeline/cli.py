@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator
@@ -27,17 +26,26 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-ConfigArgument = Annotated[Path | None, typer.Argument(metavar="[CONFIG]", help="A TOML file; without it and without --data: the embedded quickstart.")]
+ConfigArgument = Annotated[
+    Path | None,
+    typer.Argument(metavar="[CONFIG]", help="A TOML file; without it and without --data: the embedded quickstart."),
+]
 DataOption = Annotated[str | None, typer.Option("--data", metavar="DIR_OR_CSV", help="A folder per class, or a CSV.")]
 BackboneOption = Annotated[str | None, typer.Option("--backbone", metavar="NAME", help="For example mobilenet_v2.")]
-WeightsOption = Annotated[str | None, typer.Option("--weights", metavar="imagenet|none|PATH", help="Which weights it starts from.")]
+WeightsOption = Annotated[
+    str | None, typer.Option("--weights", metavar="imagenet|none|PATH", help="Which weights it starts from.")
+]
 CutOption = Annotated[str | None, typer.Option("--cut", metavar="LAYER", help="Name or index of the layer to cut at.")]
 HeadOption = Annotated[str | None, typer.Option("--head", metavar="KIND", help="linear or mlp.")]
 FormatsOption = Annotated[str | None, typer.Option("--formats", metavar="LIST", help="For example tfjs,onnx-float32.")]
-OutOption = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="The result folder; by default runs/NAME.")]
+OutOption = Annotated[
+    Path | None, typer.Option("--out", metavar="DIR", help="The result folder; by default runs/NAME.")
+]
 SeedOption = Annotated[int | None, typer.Option("--seed", metavar="N", help="Of splits, weights and shuffling.")]
 DeviceOption = Annotated[str | None, typer.Option("--device", metavar="auto|cpu|gpu", help="Where to train.")]
-SetOption = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any key of the configuration; may be repeated.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any key of the configuration; may be repeated.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result, or the error, as JSON on stdout.")]
 
 
@@ -143,11 +151,24 @@ def train(
 
 @app.command()
 def export(
-    folder_or_model: Annotated[Path | None, typer.Argument(metavar="[FOLDER | MODEL.keras]", help="A trained result folder (by default the newest), or a Keras model made elsewhere.")] = None,
+    folder_or_model: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[FOLDER | MODEL.keras]",
+            help="A trained result folder (by default the newest), or a Keras model made elsewhere.",
+        ),
+    ] = None,
     data: DataOption = None,
     formats: FormatsOption = None,
     out: OutOption = None,
-    pixel_scaling: Annotated[str | None, typer.Option("--pixel-scaling", metavar="none|tf|torch|caffe|unit", help="What a model made elsewhere expects of its pixels.")] = None,
+    pixel_scaling: Annotated[
+        str | None,
+        typer.Option(
+            "--pixel-scaling",
+            metavar="none|tf|torch|caffe|unit",
+            help="What a model made elsewhere expects of its pixels.",
+        ),
+    ] = None,
     seed: SeedOption = None,
     set: SetOption = None,
     as_json: JsonOption = False,
@@ -184,11 +205,20 @@ def export(
 
 @app.command()
 def verify(
-    folder: Annotated[Path | None, typer.Argument(metavar="[FOLDER]", help="A result folder; by default the newest under runs/.")] = None,
-    reference: Annotated[Path | None, typer.Option("--reference", metavar="MODEL.keras", help="A Keras model made elsewhere.")] = None,
-    artifact: Annotated[Path | None, typer.Option("--artifact", metavar="FILE", help="An artifact of it: model.json, .tflite or .onnx.")] = None,
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="[FOLDER]", help="A result folder; by default the newest under runs/.")
+    ] = None,
+    reference: Annotated[
+        Path | None, typer.Option("--reference", metavar="MODEL.keras", help="A Keras model made elsewhere.")
+    ] = None,
+    artifact: Annotated[
+        Path | None, typer.Option("--artifact", metavar="FILE", help="An artifact of it: model.json, .tflite or .onnx.")
+    ] = None,
     data: DataOption = None,
-    pixel_scaling: Annotated[str, typer.Option("--pixel-scaling", metavar="none|tf|torch|caffe|unit", help="What both expect of their pixels.")] = "none",
+    pixel_scaling: Annotated[
+        str,
+        typer.Option("--pixel-scaling", metavar="none|tf|torch|caffe|unit", help="What both expect of their pixels."),
+    ] = "none",
     precision: Annotated[str, typer.Option("--precision", help="Whose limits judge the artifact.")] = "float32",
     set: SetOption = None,
     as_json: JsonOption = False,
@@ -208,7 +238,7 @@ def verify(
                 )
             with _logging_aside(terminal):
                 settings = _config(None, data, None, None, None, None, None, None, None, set)
-                from pipeline.foreign import verify_foreign
+                from pipeline.comparison import verify_foreign
 
                 report = verify_foreign(reference, artifact, settings, pixel_scaling, precision, terminal)
                 return _show_report(terminal, report, None, as_json)
@@ -222,7 +252,9 @@ def verify(
 
 @app.command()
 def layers(
-    backbone: Annotated[str, typer.Argument(metavar="BACKBONE", help="A backbone of the table, for example mobilenet_v2.")],
+    backbone: Annotated[
+        str, typer.Argument(metavar="BACKBONE", help="A backbone of the table, for example mobilenet_v2.")
+    ],
     input_size: Annotated[int | None, typer.Option("--input-size", metavar="N", help="Width and height in px.")] = None,
     set: SetOption = None,
     as_json: JsonOption = False,
@@ -234,10 +266,8 @@ def layers(
 
         settings = _config(None, "", backbone, None, None, None, None, None, None, set)
         backbone_row(settings.backbone.name)
-        # Loads Keras: after what needs no Keras to be seen to be wrong.
-        from pipeline.listing import layers_of
-
         with _logging_aside(terminal):
+            # Loads Keras: after what needs no Keras to be seen to be wrong.
             from pipeline.listing import layers_of
 
             rows = layers_of(settings, input_size)
@@ -254,7 +284,9 @@ def layers(
 
 @app.command()
 def predict(
-    folder_or_artifact: Annotated[Path, typer.Argument(metavar="FOLDER_OR_ARTIFACT", help="A result folder, an artifact's folder or its file.")],
+    folder_or_artifact: Annotated[
+        Path, typer.Argument(metavar="FOLDER_OR_ARTIFACT", help="A result folder, an artifact's folder or its file.")
+    ],
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Pictures.")],
     top: Annotated[int, typer.Option("--top", min=1, help="How many labels to show.")] = 5,
     as_json: JsonOption = False,
@@ -280,7 +312,9 @@ def predict(
 
 @app.command()
 def demo(
-    folder: Annotated[Path | None, typer.Argument(metavar="[FOLDER]", help="A result folder; by default the newest.")] = None,
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="[FOLDER]", help="A result folder; by default the newest.")
+    ] = None,
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes a free one.")] = 8000,
     open_browser: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
 ) -> None:
@@ -321,7 +355,9 @@ def site(
         except ImportError as fault:
             raise _needs_extra("site", fault) from fault
         write_site(found, out)
-        terminal.results.print(f"{out}: the page and the TF.js models of {found}; 0 test pictures published", markup=False)
+        terminal.results.print(
+            f"{out}: the page and the TF.js models of {found}; 0 test pictures published", markup=False
+        )
         return 0
 
     _guard(work, False)
@@ -453,7 +489,4 @@ def _show_error(terminal: Terminal, fault: CutpointError, as_json: bool) -> None
 
 def main() -> None:
     """Run the command line; the entry point of `cutpoint`."""
-    # A backend is chosen by the user or is TensorFlow; Keras's own default may name one that is not installed.
-    if sys.stdout is None or sys.stderr is None:
-        sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115  lives as long as the process
     app()

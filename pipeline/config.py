@@ -179,7 +179,10 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 
 def _anchor_paths(raw: dict[str, Any], folder: Path) -> None:
-    for table, key, words in (("data", "path", (QUICKSTART,)), ("backbone", "weights", ("imagenet", "none", QUICKSTART))):
+    for table, key, words in (
+        ("data", "path", (QUICKSTART,)),
+        ("backbone", "weights", ("imagenet", "none", QUICKSTART)),
+    ):
         section = raw.get(table)
         value = section.get(key) if isinstance(section, dict) else None
         if isinstance(value, str) and value and value not in words:
@@ -192,7 +195,9 @@ def _put(raw: dict[str, Any], key: str, value: Any) -> None:
     for parent in parents:
         table = table.setdefault(parent, {})
         if not isinstance(table, dict):
-            raise InputError(f"'{key}' goes through '{parent}', which is a value.", "a key of a table", "see the README")
+            raise InputError(
+                f"'{key}' goes through '{parent}', which is a value.", "a key of a table", "see the README"
+            )
     table[last] = value
 
 
@@ -238,7 +243,9 @@ def _check_keys(raw: Any, section: Any, where: str) -> None:
 def _check(config: Config) -> Config:
     if abs(sum(config.data.split) - 1) > 1e-6 or min(config.data.split) <= 0:
         raise InputError(
-            f"data.split is {list(config.data.split)}.", "three shares above 0 that add up to 1", "for example [0.7, 0.15, 0.15]"
+            f"data.split is {list(config.data.split)}.",
+            "three shares above 0 that add up to 1",
+            "for example [0.7, 0.15, 0.15]",
         )
     if config.name in (".", "..") or any(each in "/\\" or ord(each) < 32 for each in config.name):
         raise InputError(
@@ -260,7 +267,9 @@ def _check(config: Config) -> Config:
     for precision in config.parity.limits:
         if precision not in CEILINGS:
             raise InputError(
-                f"There is no precision '{precision}' to limit.", nearest(precision, CEILINGS), "correct [parity.limits]"
+                f"There is no precision '{precision}' to limit.",
+                nearest(precision, CEILINGS),
+                "correct [parity.limits]",
             )
     parse_formats(config.export.formats)
     check_resize(resize_of(config, 224))

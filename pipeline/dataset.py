@@ -107,7 +107,7 @@ def _walk_folder(root: Path, targets: tuple[str, ...]) -> list[Example]:
         raise InputError(
             f"A folder of pictures has no target {sorted(set(targets) - {'label'})}.",
             "the one target 'label', which is the name of the class's folder",
-            "set heads.NAME.target = \"label\", or give a CSV with that column",
+            'set heads.NAME.target = "label", or give a CSV with that column',
         )
     folders = sorted(folder for folder in root.iterdir() if folder.is_dir() and not folder.name.startswith("."))
     named_splits = [folder for folder in folders if folder.name.lower() in _SPLIT_FOLDERS]
@@ -187,10 +187,14 @@ def _with_groups(drafts: list[Example], root: Path, group: str) -> list[Example]
     matches = [pattern.search(_relative(draft.path, base)) for draft in drafts]
     if not any(matches):
         raise InputError(
-            f"data.group '{group}' matches no path.", "a column of the CSV or a match in the paths", "correct data.group"
+            f"data.group '{group}' matches no path.",
+            "a column of the CSV or a match in the paths",
+            "correct data.group",
         )
     return [
-        dataclasses.replace(draft, group=(match.group(1) if match.re.groups else match.group(0)) or "") if match else draft
+        dataclasses.replace(draft, group=(match.group(1) if match.re.groups else match.group(0)) or "")
+        if match
+        else draft
         for draft, match in zip(drafts, matches, strict=True)
     ]
 
@@ -258,7 +262,8 @@ def _check_class_sizes(examples: list[Example], root: Path) -> None:
         small = sorted(label for label, count in counts.items() if count < LEAST_PICTURES_OF_A_CLASS)
         if small or len(counts) < 2:
             raise InputError(
-                f"{root}: " + (f"the class {small[0]!r} has {counts[small[0]]} usable picture" if small else "one class is left"),
+                f"{root}: "
+                + (f"the class {small[0]!r} has {counts[small[0]]} usable picture" if small else "one class is left"),
                 f"at least two classes with at least {LEAST_PICTURES_OF_A_CLASS} readable pictures each",
                 "add pictures, or take the class out",
             )
@@ -297,9 +302,13 @@ def _take_out_copies(examples: list[Example], base: Path) -> tuple[list[Example]
 def _assign_splits(examples: list[Example], shares: tuple[float, float, float], seed: int) -> list[str]:
     named = {each.split for each in examples if each.split}
     # What the data name is kept; only splits that they do not name are cut out of the rest.
-    wanted = {split: share for split, share in zip(SPLITS, shares, strict=True) if split == "train" or split not in named}
+    wanted = {
+        split: share for split, share in zip(SPLITS, shares, strict=True) if split == "train" or split not in named
+    }
     result = [each.split for each in examples]
-    free = [index for index, each in enumerate(examples) if not each.split or (each.split == "train" and len(wanted) > 1)]
+    free = [
+        index for index, each in enumerate(examples) if not each.split or (each.split == "train" and len(wanted) > 1)
+    ]
     units = _units(examples, free)
     quotas = _quotas(examples, free, wanted)
     generator = random.Random(seed)

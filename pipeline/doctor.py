@@ -11,7 +11,18 @@ import sys
 from pathlib import Path
 
 LIGHT = ("numpy", "pillow", "onnxruntime", "ai-edge-litert", "typer", "rich", "msgspec", "jinja2")
-TRAIN = ("tensorflow", "keras", "tensorflowjs", "tf2onnx", "onnx", "h5py", "matplotlib", "filelock", "starlette", "uvicorn")
+TRAIN = (
+    "tensorflow",
+    "keras",
+    "tensorflowjs",
+    "tf2onnx",
+    "onnx",
+    "h5py",
+    "matplotlib",
+    "filelock",
+    "starlette",
+    "uvicorn",
+)
 LEAST_NODE = 20
 
 
@@ -73,4 +84,8 @@ def _cache() -> dict[str, str]:
         folder = cache_folder()
     except InputError as fault:
         return {"name": "cache", "state": "missing", "detail": fault.what}
-    return {"name": "cache", "state": "ok", "detail": f"{folder}, {shutil.disk_usage(folder).free / 2**30:.1f} GiB free"}
+    return {
+        "name": "cache",
+        "state": "ok",
+        "detail": f"{folder}, {shutil.disk_usage(folder).free / 2**30:.1f} GiB free",
+    }

@@ -142,9 +142,7 @@ def find_unreadable(examples: tuple[Example, ...], how: Resize, bad_limit: float
     return bad
 
 
-def _decoded_batches(
-    examples: list[Example], how: Resize
-) -> Iterator[tuple[list[str], np.ndarray, dict[str, str]]]:
+def _decoded_batches(examples: list[Example], how: Resize) -> Iterator[tuple[list[str], np.ndarray, dict[str, str]]]:
     def decode(example: Example) -> np.ndarray | str:
         try:
             return resize(read_picture(example.path), how)
@@ -159,9 +157,13 @@ def _decoded_batches(
                 while len(waiting) < min(BATCHES_AHEAD, len(batches) - index):
                     waiting.append([pool.submit(decode, each) for each in batches[index + len(waiting)]])
                 results = [future.result() for future in waiting.pop(0)]
-                good = [(each.sha256, got) for each, got in zip(batch, results, strict=True) if not isinstance(got, str)]
+                good = [
+                    (each.sha256, got) for each, got in zip(batch, results, strict=True) if not isinstance(got, str)
+                ]
                 reasons = {each.sha256: got for each, got in zip(batch, results, strict=True) if isinstance(got, str)}
-                images = np.stack([got for _, got in good]) if good else np.empty((0, how.height, how.width, 3), np.uint8)
+                images = (
+                    np.stack([got for _, got in good]) if good else np.empty((0, how.height, how.width, 3), np.uint8)
+                )
                 yield [name for name, _ in good], images, reasons
         finally:
             pool.shutdown(cancel_futures=True)

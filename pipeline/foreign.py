@@ -5,23 +5,19 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import re
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
-from exporters import parity
-from exporters.contract import CEILINGS, FORMATS, INPUT_NAME, SCHEMA_VERSION, Card, Output, Resize
+from exporters.contract import INPUT_NAME, Card, Output, Resize
 from exporters.contract import Backbone as BackboneRecord
 from exporters.errors import InputError, nearest
 from exporters.golden import GoldenSet, images_of_files, prepare_files, write_golden
 from exporters.pixels import load_images
 from exporters.runners.keras import KerasRunner
-from exporters.verification import judge, judge_answers, open_runner
 from pipeline import bundle
 from pipeline.assembly import lay_flat
 from pipeline.backbones import PIXEL_SCALINGS
@@ -51,14 +47,14 @@ def export_foreign(path: Path, config: Config, pixel_scaling: str | None, out: P
     log = StageLog(terminal.say)
     with log.stage("model", f"loading {path}"):
         loaded = load_foreign(path)
-        how = _input_size(loaded, config)
-        model = wrap(loaded, _decided_scaling(loaded, pixel_scaling, path), how)
+        how = input_size(loaded, config)
+        model = wrap(loaded, decided_scaling(loaded, pixel_scaling, path), how)
     with log.stage("data", f"listing {config.data.path or '--data'}"):
         root = data_folder(config, terminal)
         examples = list_examples(root, ("label",), config.data.group)
         dataset = split(config, root, examples, find_unreadable(examples, how, config.data.bad_limit), terminal)
     with log.stage("reference", "answers of the Keras model on test pictures"), bundle.staging(out) as staged:
-        state = _stage_reference(model, loaded, path, how, pixel_scaling, config, dataset, Path(staged), terminal)
+        state = _stage_reference(model, path, how, pixel_scaling, config, dataset, Path(staged), terminal)
         bundle.write_state(Path(staged), {**state, "stages": log.to_json()})
         bundle.replace_results(out, Path(staged))
     export(out, config.export.formats, terminal)
@@ -83,12 +79,15 @@ def load_foreign(path: Path) -> keras.Model:
     shapes = [tuple(each.shape) for each in model.inputs]
     if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][-1] != 3:
         raise InputError(
-            f"The model {path} takes {shapes}.", "one picture (N, height, width, 3)", "export a model that takes pictures"
+            f"The model {path} takes {shapes}.",
+            "one picture (N, height, width, 3)",
+            "export a model that takes pictures",
         )
     return model
 
 
-def _input_size(model: keras.Model, config: Config) -> Resize:
+def input_size(model: keras.Model, config: Config) -> Resize:
+    """Return the resize to the model's own size; raises InputError where the configuration asks for another."""
     height, width = model.inputs[0].shape[1:3]
     asked = resize_of(config, USUAL_PX)
     given = config.resize.width or config.resize.height
@@ -98,7 +97,8 @@ def _input_size(model: keras.Model, config: Config) -> Resize:
     return dataclasses.replace(asked, height=height or asked.height, width=width or asked.width)
 
 
-def _decided_scaling(model: keras.Model, pixel_scaling: str | None, path: Path) -> str:
+def decided_scaling(model: keras.Model, pixel_scaling: str | None, path: Path) -> str:
+    """Return the pixel scaling that was named, or `none` for a model that scales its pixels itself; never a guess."""
     if pixel_scaling is not None:
         if pixel_scaling not in PIXEL_SCALINGS:
             raise InputError(
@@ -151,7 +151,9 @@ def _named(model: keras.Model, outputs: Any) -> dict[str, keras.KerasTensor]:
     named = {_output_name(name): value for name, value in listed}
     if len(named) != len(listed):
         raise InputError(
-            f"The outputs {[name for name, _ in listed]} cannot be told apart.", "different names", "rename its last layers"
+            f"The outputs {[name for name, _ in listed]} cannot be told apart.",
+            "different names",
+            "rename its last layers",
         )
     return named
 
@@ -164,7 +166,6 @@ def _output_name(name: str) -> str:
 
 def _stage_reference(
     model: keras.Model,
-    loaded: keras.Model,
     path: Path,
     how: Resize,
     pixel_scaling: str | None,
@@ -178,11 +179,11 @@ def _stage_reference(
     with KerasRunner(model) as runner:
         reference = runner.predict(images)
         labels = dataset.labels["label"]
-        outputs = tuple(_describe(model, name, reference[name], labels, loaded) for name in sorted(reference))
+        outputs = tuple(describe(model, name, reference[name], labels) for name in sorted(reference))
         card = _card(config, path, how, pixel_scaling, model, outputs)
         files = prepare_files([example.path for example in test], staged)
         of_files = runner.predict(images_of_files(files, card))
-    truth = {output.name: _indices(test, labels) for output in outputs if output.labels}
+    truth = {output.name: indices(test, labels) for output in outputs if output.labels}
     if not truth:
         terminal.say(f"data: no output of the model has the {len(labels)} classes of the data: accuracy is not judged")
     write_golden(GoldenSet(images, truth, reference, card, limits_of(config)), staged, files, of_files)
@@ -195,10 +196,14 @@ def _stage_reference(
     return state_of(config, dataset, card, {}, {"accuracy": accuracy, "images": len(test)})
 
 
-def _describe(
-    model: keras.Model, name: str, answers: np.ndarray, labels: tuple[str, ...], loaded: keras.Model
-) -> Output:
-    tensors = model.output if isinstance(model.output, dict) else dict(zip(model.output_names, model.outputs, strict=True))
+def describe(model: keras.Model, name: str, answers: np.ndarray, labels: tuple[str, ...]) -> Output:
+    """Tell what an output is from its layer's activation and its answers (N, ...) to real pictures.
+
+    It carries the labels where it classifies and has as many classes as the data.
+    """
+    tensors = (
+        model.output if isinstance(model.output, dict) else dict(zip(model.output_names, model.outputs, strict=True))
+    )
     layer = tensors[name]._keras_history.operation
     activation = getattr(getattr(layer, "activation", None), "__name__", "linear")
     task = _TASKS.get(activation, "regression")
@@ -220,117 +225,7 @@ def _card(
     return dataclasses.replace(card, created_from="sha256:" + hashlib.sha256(text.encode()).hexdigest())
 
 
-def _indices(examples: tuple[Example, ...], labels: tuple[str, ...]) -> np.ndarray:
+def indices(examples: tuple[Example, ...], labels: tuple[str, ...]) -> np.ndarray:
+    """Return the class indices of the examples' labels, int64 (N,)."""
     positions = {label: index for index, label in enumerate(labels)}
     return np.array([positions[example.targets["label"]] for example in examples], np.int64)
-
-
-def verify_foreign(
-    reference: Path, artifact: Path, config: Config, pixel_scaling: str, precision: str, terminal: Terminal
-) -> dict[str, Any]:
-    """Compare an artifact made elsewhere with its Keras model on pictures.
-
-    Args:
-        reference: the Keras model.
-        artifact: `model.json`, a `.tflite` or a `.onnx` file.
-        config: whose data, resize and parity sections count.
-        pixel_scaling: done to the raw pixels before both get them.
-        precision: whose limits judge the artifact.
-
-    Returns:
-        report.json's content.
-    """
-    if precision not in CEILINGS:
-        raise InputError(f"There is no precision '{precision}'.", nearest(precision, CEILINGS), "set --precision")
-    format_name = _format_of(artifact)
-    model = load_foreign(reference)
-    how = _input_size(model, config)
-    scaling = _decided_scaling(model, pixel_scaling, reference)
-    root = data_folder(config, terminal)
-    examples = list_examples(root, ("label",), config.data.group)
-    bad = find_unreadable(examples, how, config.data.bad_limit)
-    chosen = choose(tuple(each for each in examples if each.sha256 not in bad), config.parity.images, config.seed)
-    images = _scaled(load_images([example.path for example in chosen], how), scaling)
-    labels = tuple(sorted({example.targets["label"] for example in examples}))
-    with KerasRunner(model) as runner:
-        expected = runner.predict(images)
-    outputs = tuple(_describe(model, name, expected[name], labels, model) for name in sorted(expected))
-    truth = {output.name: _indices(chosen, labels) for output in outputs if output.labels}
-    card = Card(reference.stem, how, outputs, BackboneRecord(model.name, None, "", scaling), ())
-    golden = GoldenSet(images, truth, expected, card, limits_of(config))
-    entry = _judge_foreign(artifact, format_name, precision, golden)
-    accuracy = {name: float((expected[name].argmax(-1) == truth[name]).mean()) for name in truth}
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "cutpoint_version": versions().get("cutpoint", ""),
-        "name": reference.stem,
-        "seed": config.seed,
-        "data": {"test": len(chosen), "skipped": [{"path": sha, "reason": why} for sha, why in bad.items()]},
-        "stages": [],
-        "reference": {"accuracy": accuracy, "images": len(chosen)},
-        "artifacts": [entry],
-        **judge([entry], {"status": "verified"}),
-    }
-
-
-def _format_of(artifact: Path) -> str:
-    if not artifact.is_file():
-        raise InputError(f"The artifact {artifact} is not there.", "model.json, a .tflite or a .onnx file", "check the path")
-    for name, row in FORMATS.items():
-        if artifact.suffix == Path(row.file).suffix:
-            return name
-    raise InputError(
-        f"{artifact.name} is of no known format.",
-        f"a file like {', '.join(row.file for row in FORMATS.values())}",
-        "give the artifact's model file",
-    )
-
-
-def _scaled(images: np.ndarray, pixel_scaling: str) -> np.ndarray:
-    if pixel_scaling == "none":
-        return images
-    image = keras.Input(images.shape[1:])
-    model = keras.Model(image, scale_pixels(image, pixel_scaling))
-    return np.asarray(model.predict(images.astype(np.float32), verbose=0), np.float32)
-
-
-def _judge_foreign(artifact: Path, format_name: str, precision: str, golden: GoldenSet) -> dict[str, Any]:
-    from exporters.errors import NotVerifiedError, ParityError
-
-    size = artifact.stat().st_size
-    entry = {"name": artifact.name, "format": format_name, "precision": precision, "size_bytes": size}
-    runtime: dict[str, Any] = {"runner": "", "version": "", "backend": "", "images": 0, "latency_ms": {}, "outputs": {}}
-    with tempfile.TemporaryDirectory() as work:
-        folder = Path(work)
-        for each in artifact.parent.iterdir() if format_name == "tfjs" else ():
-            if each.is_file():
-                os.symlink(each.resolve(), folder / each.name)
-        target = folder / FORMATS[format_name].file
-        if not target.exists():
-            os.symlink(artifact.resolve(), target)
-        try:
-            with open_runner(folder, format_name) as runner:
-                runtime |= {"runner": runner.name, "version": runner.version, "backend": runner.backend}
-                answers = _matched(runner.predict(golden.images), golden)
-                runtime["images"] = len(golden.images)
-            runtime |= judge_answers(golden, answers, golden.limits[precision])
-        except NotVerifiedError as fault:
-            runtime |= {"status": parity.NOT_VERIFIED, "reason": str(fault)}
-        except (ParityError, InputError) as fault:
-            runtime |= {"status": parity.FAILED, "reason": fault.what}
-    return {**entry, "runtimes": [runtime]}
-
-
-def _matched(answers: dict[str, np.ndarray], golden: GoldenSet) -> dict[str, np.ndarray]:
-    """Give the artifact's outputs the names of the Keras model's, where there is one way to do so."""
-    if set(answers) == set(golden.reference):
-        return answers
-    if len(answers) == len(golden.reference) == 1:
-        return {next(iter(golden.reference)): next(iter(answers.values()))}
-    by_shape: dict[tuple, list[str]] = {}
-    for name, values in answers.items():
-        by_shape.setdefault(values.shape, []).append(name)
-    wanted = {name: by_shape.get(values.shape, []) for name, values in golden.reference.items()}
-    if all(len(each) == 1 for each in wanted.values()):
-        return {name: answers[each[0]] for name, each in wanted.items()}
-    return answers

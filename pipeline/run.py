@@ -27,7 +27,17 @@ from pipeline.heads import check_head
 from pipeline.stages import StageLog
 from pipeline.terminal import Terminal
 
-VERSIONS_OF = ("keras", "tensorflow", "tensorflowjs", "tf2onnx", "onnx", "onnxruntime", "ai-edge-litert", "numpy", "pillow")
+VERSIONS_OF = (
+    "keras",
+    "tensorflow",
+    "tensorflowjs",
+    "tf2onnx",
+    "onnx",
+    "onnxruntime",
+    "ai-edge-litert",
+    "numpy",
+    "pillow",
+)
 
 
 def run(config: Config, out: Path, terminal: Terminal) -> dict[str, Any]:
@@ -100,7 +110,9 @@ def prepare_keras(device: str) -> None:
         os.environ["JAX_PLATFORMS"] = "cpu"
 
 
-def split(config: Config, root: Path, examples: tuple[Example, ...], bad: dict[str, str], terminal: Terminal) -> Dataset:
+def split(
+    config: Config, root: Path, examples: tuple[Example, ...], bad: dict[str, str], terminal: Terminal
+) -> Dataset:
     """Split the readable pictures and say what was left out."""
     dataset = split_dataset(examples, bad, config.data.split, config.seed, root)
     counts = ", ".join(f"{len(dataset.of_split(name))} {name}" for name in ("train", "val", "test"))

@@ -24,9 +24,7 @@ from pipeline.stages import StageLog
 from pipeline.terminal import Terminal
 
 
-def ship(
-    out: Path, names: tuple[ArtifactName, ...], state: dict[str, Any], log: StageLog, terminal: Terminal
-) -> None:
+def ship(out: Path, names: tuple[ArtifactName, ...], state: dict[str, Any], log: StageLog, terminal: Terminal) -> None:
     """Make `out/artifacts` hold exactly the artifacts asked for, each moved into place whole.
 
     Args:

@@ -12,8 +12,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from exporters.contract import Card, Output, Resize
 from exporters.contract import Backbone as BackboneRecord
+from exporters.contract import Card, Output, Resize
 from exporters.errors import CutpointError
 from exporters.golden import GoldenSet, images_of_files, prepare_files, write_golden
 from exporters.pixels import load_images
@@ -214,7 +214,9 @@ def _card(
         )
         for name in sorted(taught)
     )
-    record = BackboneRecord(config.backbone.name, config.backbone.alpha, backbone.weights_sha256, backbone.pixel_scaling)
+    record = BackboneRecord(
+        config.backbone.name, config.backbone.alpha, backbone.weights_sha256, backbone.pixel_scaling
+    )
     card = Card(result_name(config), how, outputs, record, (cut,), versions=versions())
     # What the model is, and nothing of when or with which versions it was made.
     identity = {key: value for key, value in card.to_json().items() if key != "versions"}
@@ -228,9 +230,7 @@ def _write_reference(
     test = dataset.of_split("test")
     chosen = choose(test, config.parity.images, config.seed)
     images = load_images([example.path for example in chosen], card.resize)
-    truth = {
-        name: _indices(chosen, config.heads[name].target, card.output(name).labels) for name in sorted(taught)
-    }
+    truth = {name: _indices(chosen, config.heads[name].target, card.output(name).labels) for name in sorted(taught)}
     files = prepare_files([example.path for example in chosen], staged)
     with KerasRunner(model) as runner:
         reference = runner.predict(images)

@@ -38,7 +38,9 @@ class TfliteRunner:
     def __enter__(self) -> TfliteRunner:
         try:
             self._interpreter = Interpreter(
-                model_content=self._model if isinstance(self._model, bytes) else (self._model / MODEL_FILE).read_bytes(),
+                model_content=self._model
+                if isinstance(self._model, bytes)
+                else (self._model / MODEL_FILE).read_bytes(),
                 num_threads=self._threads,
                 experimental_op_resolver_type=_RESOLVERS[self.backend],
             )

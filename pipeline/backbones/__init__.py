@@ -56,9 +56,7 @@ BACKBONES: dict[str, BackboneRow] = {
 def backbone_row(name: str) -> BackboneRow:
     """Return the table's row of that name; raises InputError with the nearest names where there is none."""
     if name not in BACKBONES:
-        raise InputError(
-            f"There is no backbone '{name}'.", nearest(name, BACKBONES), "set --backbone or backbone.name"
-        )
+        raise InputError(f"There is no backbone '{name}'.", nearest(name, BACKBONES), "set --backbone or backbone.name")
     return BACKBONES[name]
 
 

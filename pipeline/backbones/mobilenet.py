@@ -16,9 +16,7 @@ def build_mobilenet(alpha: float, weights: str | None, height: int, width: int) 
     Returns:
         A model from scaled pixels (N, height, width, 3) to its last feature map.
     """
-    return keras.applications.MobileNet(
-        input_shape=(height, width, 3), alpha=alpha, include_top=False, weights=weights
-    )
+    return keras.applications.MobileNet(input_shape=(height, width, 3), alpha=alpha, include_top=False, weights=weights)
 
 
 def build_mobilenet_v2(alpha: float, weights: str | None, height: int, width: int) -> keras.Model:

@@ -29,7 +29,9 @@ def check_head(section: HeadSection) -> None:
     ):
         if value not in known:
             raise InputError(
-                f"There is no head {key} '{value}'.", nearest(value, [each for each in known if each]), f"set heads.NAME.{key}"
+                f"There is no head {key} '{value}'.",
+                nearest(value, [each for each in known if each]),
+                f"set heads.NAME.{key}",
             )
 
 

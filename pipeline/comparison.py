@@ -1,0 +1,137 @@
+"""Compares an artifact made elsewhere with the Keras model that it was made from."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from exporters import parity
+from exporters.contract import CEILINGS, FORMATS, SCHEMA_VERSION, Card
+from exporters.contract import Backbone as BackboneRecord
+from exporters.errors import InputError, NotVerifiedError, ParityError, nearest
+from exporters.golden import GoldenSet
+from exporters.pixels import load_images
+from exporters.runners.keras import KerasRunner
+from exporters.verification import judge, judge_answers, open_runner
+from pipeline.config import Config, limits_of
+from pipeline.dataset import list_examples
+from pipeline.features import find_unreadable
+from pipeline.foreign import decided_scaling, describe, indices, input_size, load_foreign
+from pipeline.run import choose, data_folder, versions
+from pipeline.scaling import scale_pixels
+from pipeline.terminal import Terminal
+
+
+def verify_foreign(
+    reference: Path, artifact: Path, config: Config, pixel_scaling: str, precision: str, terminal: Terminal
+) -> dict[str, Any]:
+    """Compare an artifact made elsewhere with its Keras model on pictures.
+
+    Args:
+        reference: the Keras model.
+        artifact: `model.json`, a `.tflite` or a `.onnx` file.
+        config: whose data, resize and parity sections count.
+        pixel_scaling: done to the raw pixels before both get them.
+        precision: whose limits judge the artifact.
+
+    Returns:
+        report.json's content.
+    """
+    if precision not in CEILINGS:
+        raise InputError(f"There is no precision '{precision}'.", nearest(precision, CEILINGS), "set --precision")
+    format_name = _format_of(artifact)
+    model = load_foreign(reference)
+    how = input_size(model, config)
+    scaling = decided_scaling(model, pixel_scaling, reference)
+    root = data_folder(config, terminal)
+    examples = list_examples(root, ("label",), config.data.group)
+    bad = find_unreadable(examples, how, config.data.bad_limit)
+    chosen = choose(tuple(each for each in examples if each.sha256 not in bad), config.parity.images, config.seed)
+    images = _scaled(load_images([example.path for example in chosen], how), scaling)
+    labels = tuple(sorted({example.targets["label"] for example in examples}))
+    with KerasRunner(model) as runner:
+        expected = runner.predict(images)
+    outputs = tuple(describe(model, name, expected[name], labels) for name in sorted(expected))
+    truth = {output.name: indices(chosen, labels) for output in outputs if output.labels}
+    card = Card(reference.stem, how, outputs, BackboneRecord(model.name, None, "", scaling), ())
+    golden = GoldenSet(images, truth, expected, card, limits_of(config))
+    entry = _judge_foreign(artifact, format_name, precision, golden)
+    accuracy = {name: float((expected[name].argmax(-1) == truth[name]).mean()) for name in truth}
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "cutpoint_version": versions().get("cutpoint", ""),
+        "name": reference.stem,
+        "seed": config.seed,
+        "data": {"test": len(chosen), "skipped": [{"path": sha, "reason": why} for sha, why in bad.items()]},
+        "stages": [],
+        "reference": {"accuracy": accuracy, "images": len(chosen)},
+        "artifacts": [entry],
+        **judge([entry], {"status": "verified"}),
+    }
+
+
+def _format_of(artifact: Path) -> str:
+    if not artifact.is_file():
+        raise InputError(
+            f"The artifact {artifact} is not there.", "model.json, a .tflite or a .onnx file", "check the path"
+        )
+    for name, row in FORMATS.items():
+        if artifact.suffix == Path(row.file).suffix:
+            return name
+    raise InputError(
+        f"{artifact.name} is of no known format.",
+        f"a file like {', '.join(row.file for row in FORMATS.values())}",
+        "give the artifact's model file",
+    )
+
+
+def _scaled(images: np.ndarray, pixel_scaling: str) -> np.ndarray:
+    if pixel_scaling == "none":
+        return images
+    image = keras.Input(images.shape[1:])
+    model = keras.Model(image, scale_pixels(image, pixel_scaling))
+    return np.asarray(model.predict(images.astype(np.float32), verbose=0), np.float32)
+
+
+def _judge_foreign(artifact: Path, format_name: str, precision: str, golden: GoldenSet) -> dict[str, Any]:
+    size = artifact.stat().st_size
+    entry = {"name": artifact.name, "format": format_name, "precision": precision, "size_bytes": size}
+    runtime: dict[str, Any] = {"runner": "", "version": "", "backend": "", "images": 0, "latency_ms": {}, "outputs": {}}
+    with tempfile.TemporaryDirectory() as work:
+        folder = Path(work)
+        for each in artifact.parent.iterdir() if format_name == "tfjs" else ():
+            if each.is_file():
+                (folder / each.name).symlink_to(each.resolve())
+        target = folder / FORMATS[format_name].file
+        if not target.exists():
+            target.symlink_to(artifact.resolve())
+        try:
+            with open_runner(folder, format_name) as runner:
+                runtime |= {"runner": runner.name, "version": runner.version, "backend": runner.backend}
+                answers = _matched(runner.predict(golden.images), golden)
+                runtime["images"] = len(golden.images)
+            runtime |= judge_answers(golden, answers, golden.limits[precision])
+        except NotVerifiedError as fault:
+            runtime |= {"status": parity.NOT_VERIFIED, "reason": str(fault)}
+        except (ParityError, InputError) as fault:
+            runtime |= {"status": parity.FAILED, "reason": fault.what}
+    return {**entry, "runtimes": [runtime]}
+
+
+def _matched(answers: dict[str, np.ndarray], golden: GoldenSet) -> dict[str, np.ndarray]:
+    """Give the artifact's outputs the names of the Keras model's, where there is one way to do so."""
+    if set(answers) == set(golden.reference):
+        return answers
+    if len(answers) == len(golden.reference) == 1:
+        return {next(iter(golden.reference)): next(iter(answers.values()))}
+    by_shape: dict[tuple, list[str]] = {}
+    for name, values in answers.items():
+        by_shape.setdefault(values.shape, []).append(name)
+    wanted = {name: by_shape.get(values.shape, []) for name, values in golden.reference.items()}
+    if all(len(each) == 1 for each in wanted.values()):
+        return {name: answers[each[0]] for name, each in wanted.items()}
+    return answers
