@@ -1,0 +1,385 @@
+"""Verifying whole folders: verdicts and exit codes, changed files, missing runtimes, and no TensorFlow anywhere."""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from exporters import verification
+from exporters.contract import CEILINGS, FORMATS, ArtifactName, Limits
+from exporters.errors import InputError, NotVerifiedError, ParityError
+from exporters.golden import read_golden, read_manifest, sha256_of, write_manifest
+from exporters.runners.tfjs import check_node
+from exporters.verification import (
+    judge,
+    judge_answers,
+    loosened_notes,
+    model_files,
+    parse_artifact_name,
+    read_report,
+    verify_artifact,
+    verify_folder,
+)
+from tests import small_models
+from tests.small_models import EVERY_ARTIFACT
+
+ROOT = Path(__file__).parents[1]
+FLOAT32 = [str(name) for name in EVERY_ARTIFACT if name.precision == "float32"]
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_models.result_folder(tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture(scope="session")
+def report(whole: Path) -> dict:
+    return verify_folder(whole)
+
+
+def with_only(whole: Path, out: Path, *names: str) -> Path:
+    """A copy of the result folder with some of its artifacts, checksums written anew."""
+    for name in names:
+        shutil.copytree(whole / "artifacts" / name, out / "artifacts" / name)
+    shutil.copytree(whole / "golden", out / "golden")
+    shutil.copy(whole / "card.json", out / "card.json")
+    write_manifest(out, small_models.CARD, CEILINGS)
+    return out
+
+
+def test_a_good_folder_is_verified_in_every_format_and_precision(report: dict) -> None:
+    assert (report["verdict"], report["exit_code"]) == ("verified", 0)
+    assert report["integrity"] == {"status": "verified", "changed": [], "missing": [], "unexpected": []}
+    assert [each["name"] for each in report["artifacts"]] == [str(name) for name in EVERY_ARTIFACT]
+    for artifact in report["artifacts"]:
+        (runtime,) = artifact["runtimes"]
+        assert (runtime["status"], runtime["reason"]) == ("verified", "")
+        assert set(runtime["outputs"]) == {"apple", "zebra"}
+
+
+def test_an_entry_holds_what_interfaces_names(report: dict, whole: Path) -> None:
+    for entry in report["artifacts"]:
+        assert set(entry) == {"name", "format", "precision", "size_bytes", "gzip_bytes", "sha256", "runtimes"}
+        folder = whole / "artifacts" / entry["name"]
+        files = [
+            path
+            for path in folder.iterdir()
+            if path.suffix in (".bin", ".tflite", ".onnx") or path.name == "model.json"
+        ]
+        assert entry["size_bytes"] == sum(path.stat().st_size for path in files)
+        assert entry["gzip_bytes"] == sum(len(gzip.compress(path.read_bytes(), 6, mtime=0)) for path in files)
+        assert entry["sha256"] == {path.name: sha256_of(path) for path in files}
+        (runtime,) = entry["runtimes"]
+        assert set(runtime) == {
+            *("runner", "version", "backend", "images", "latency_ms", "status", "reason", "outputs"),
+        }
+        assert runtime["images"] == small_models.GOLDEN_IMAGES
+        assert 0 < runtime["latency_ms"]["median"] <= runtime["latency_ms"]["p95"]
+        assert runtime["backend"] == FORMATS[entry["format"]].backends[0]
+        for figures in runtime["outputs"].values():
+            assert {
+                *("max_abs", "mean_abs", "cosine", "agreement", "near_ties", "accuracy", "accuracy_drop", "limits"),
+                "smallest_passing_limits",
+            } <= set(figures)
+    json.dumps(report, allow_nan=False)
+
+
+def test_progress_names_every_artifact_once(whole: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    verify_folder(with_only(whole, tmp_path, "onnx-float32", "tflite-int8"), said.append)
+    assert said == ["tflite-int8", "onnx-float32"]
+
+
+def flip_a_byte(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(bytes(content))
+
+
+CHANGES: dict[str, tuple[str, Callable[[Path], object], str]] = {
+    "one changed byte of weights": ("tfjs-float32/group1-shard1of1.bin", flip_a_byte, "changed"),
+    "a missing shard": ("tfjs-float32/group1-shard1of1.bin", Path.unlink, "missing"),
+    "a missing topology": ("tfjs-float32/model.json", Path.unlink, "missing"),
+    "a cut TFLite file": (
+        "tflite-float32/model.tflite",
+        lambda path: path.write_bytes(path.read_bytes()[:5000]),
+        "changed",
+    ),
+    "a cut ONNX file": ("onnx-float32/model.onnx", lambda path: path.write_bytes(path.read_bytes()[:5000]), "changed"),
+    "an empty TFLite file": ("tflite-float32/model.tflite", lambda path: path.write_bytes(b""), "changed"),
+    "an unexpected file": ("onnx-float32/notes.doc", lambda path: path.write_bytes(b"1"), "unexpected"),
+    "a label more": ("onnx-float32/labels.apple.txt", lambda path: path.write_text("pink\n"), "changed"),
+    "a README of one's own": ("onnx-float32/README.md", lambda path: path.write_text("mine"), "changed"),
+}
+
+
+@pytest.mark.parametrize(("name", "change", "kind"), CHANGES.values(), ids=CHANGES)
+def test_a_changed_file_is_named_and_is_exit_code_1(
+    name: str, change: Callable[[Path], object], kind: str, whole: Path, tmp_path: Path
+) -> None:
+    out = with_only(whole, tmp_path, name.split("/")[0])
+    change(out / "artifacts" / name)
+    report = verify_folder(out)
+    assert report["integrity"]["status"] == "failed"
+    assert report["integrity"][kind] == [f"artifacts/{name}"]
+    assert (report["verdict"], report["exit_code"]) == ("failed", 1)
+
+
+@pytest.mark.parametrize("name", FLOAT32)
+def test_a_changed_model_is_not_loaded(name: str, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some runtimes end the whole process at a file with a wrong bit."""
+    out = with_only(whole, tmp_path, name)
+    file = FORMATS[name.split("-")[0]].file
+    flip_a_byte(out / "artifacts" / name / file)
+    monkeypatch.setattr(verification, "open_runner", lambda *arguments: pytest.fail("it was loaded"))
+    (runtime,) = verify_folder(out)["artifacts"][0]["runtimes"]
+    assert runtime["status"] == "failed" and f"{file}: changed since the export" in runtime["reason"]
+    assert set(runtime) == {*("runner", "version", "backend", "images", "latency_ms", "outputs", "status", "reason")}
+
+
+@pytest.mark.parametrize("name", FLOAT32)
+def test_a_file_that_no_runtime_can_load_fails_with_a_reason(name: str, whole: Path, tmp_path: Path) -> None:
+    out = with_only(whole, tmp_path, name)
+    (out / "artifacts" / name / FORMATS[name.split("-")[0]].file).write_bytes(b'{"this": "is no model"}' * 40)
+    write_manifest(out, small_models.CARD, CEILINGS)
+    report = verify_folder(out)
+    (runtime,) = report["artifacts"][0]["runtimes"]
+    assert (runtime["status"], report["integrity"]["status"], report["exit_code"]) == ("failed", "verified", 1)
+    assert "load" in runtime["reason"]
+
+
+@pytest.mark.parametrize("name", FLOAT32)
+def test_a_model_file_that_was_never_there_fails(name: str, whole: Path, tmp_path: Path) -> None:
+    out = with_only(whole, tmp_path, name)
+    file = FORMATS[name.split("-")[0]].file
+    (out / "artifacts" / name / file).unlink()
+    write_manifest(out, small_models.CARD, CEILINGS)
+    report = verify_folder(out)
+    assert report["artifacts"][0]["runtimes"][0]["reason"] == f"{file} is missing"
+    assert report["exit_code"] == 1
+
+
+def test_an_artifact_without_a_card_fails(whole: Path, tmp_path: Path) -> None:
+    out = with_only(whole, tmp_path, "onnx-float32")
+    (out / "artifacts" / "onnx-float32" / "card.json").unlink()
+    write_manifest(out, small_models.CARD, CEILINGS)
+    report = verify_folder(out)
+    assert "card.json cannot be read" in report["artifacts"][0]["runtimes"][0]["reason"] and report["exit_code"] == 1
+
+
+def test_an_artifact_that_the_manifest_does_not_know_fails(whole: Path, tmp_path: Path) -> None:
+    out = with_only(whole, tmp_path, "onnx-float32")
+    shutil.copytree(whole / "artifacts" / "tflite-float32", out / "artifacts" / "tflite-float32")
+    report = verify_folder(out)
+    assert "artifacts/tflite-float32/model.tflite" in report["integrity"]["unexpected"] and report["exit_code"] == 1
+
+
+def test_a_folder_without_artifacts_is_not_verified(whole: Path, tmp_path: Path) -> None:
+    report = verify_folder(with_only(whole, tmp_path))
+    assert (report["artifacts"], report["verdict"], report["exit_code"]) == ([], "not_verified", 3)
+
+
+def test_a_folder_of_an_unknown_format_is_an_input_error(whole: Path, tmp_path: Path) -> None:
+    out = with_only(whole, tmp_path, "onnx-float32")
+    (out / "artifacts" / "onnx-float32").rename(out / "artifacts" / "coreml-float32")
+    write_manifest(out, small_models.CARD, CEILINGS)
+    with pytest.raises(InputError, match="coreml-float32"):
+        verify_folder(out)
+
+
+def test_a_folder_without_a_golden_set_is_an_input_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no golden set"):
+        verify_folder(tmp_path)
+
+
+def test_a_precision_without_limits_is_not_verified(whole: Path, tmp_path: Path) -> None:
+    out = with_only(whole, tmp_path, "onnx-float32")
+    write_manifest(out, small_models.CARD, {"int8": CEILINGS["int8"]})
+    report = verify_folder(out)
+    assert "no limits for this precision" in report["artifacts"][0]["runtimes"][0]["reason"]
+    assert report["exit_code"] == 3
+
+
+def test_tightened_limits_are_those_that_judge(whole: Path, tmp_path: Path) -> None:
+    out = with_only(whole, tmp_path, "onnx-float16")
+    write_manifest(out, small_models.CARD, CEILINGS | {"float16": Limits(1e-6, 1.0)})
+    report = verify_folder(out)
+    assert "over 1e-06" in report["artifacts"][0]["runtimes"][0]["reason"] and report["exit_code"] == 1
+
+
+def test_a_runtime_that_is_not_installed_is_exit_code_3(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "exporters.runners.onnx", None)
+    report = verify_folder(with_only(whole, tmp_path, "onnx-float32", "tflite-float32"))
+    tflite, onnx = (each["runtimes"][0] for each in report["artifacts"])
+    assert (tflite["status"], onnx["status"]) == ("verified", "not_verified")
+    assert "pip install cutpoint" in onnx["reason"]
+    assert (report["verdict"], report["exit_code"]) == ("not_verified", 3)
+
+
+def test_tfjs_without_node_is_exit_code_3(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_node.cache_clear()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    report = verify_folder(with_only(whole, tmp_path, "tfjs-float32"))
+    (runtime,) = report["artifacts"][0]["runtimes"]
+    assert (runtime["status"], report["exit_code"]) == ("not_verified", 3)
+    assert "no 'node'" in runtime["reason"] and "install Node" in runtime["reason"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "exit_code"),
+    [
+        (NotVerifiedError("It is not there.", "", "install it"), "not_verified", 3),
+        (ParityError("It broke."), "failed", 1),
+        (InputError("It is wrong."), "failed", 1),
+    ],
+)
+def test_what_a_runner_raises_becomes_a_status(
+    fault: Exception, status: str, exit_code: int, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def open_runner(*arguments: object) -> None:
+        raise fault
+
+    out = with_only(whole, tmp_path, "onnx-float32")
+    monkeypatch.setattr(verification, "open_runner", open_runner)
+    report = verify_folder(out)
+    (runtime,) = report["artifacts"][0]["runtimes"]
+    assert (runtime["status"], report["exit_code"]) == (status, exit_code)
+    assert str(fault).splitlines()[0] in runtime["reason"]
+
+
+class OddRunner:
+    """A runner of an artifact whose input has another name."""
+
+    name, version, backend, input_name = "odd", "1", "cpu", "input_1"
+
+    def __enter__(self) -> OddRunner:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        pass
+
+
+def test_an_input_of_another_name_fails(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = with_only(whole, tmp_path, "onnx-float32")
+    monkeypatch.setattr(verification, "open_runner", lambda *arguments: OddRunner())
+    (runtime,) = verify_folder(out)["artifacts"][0]["runtimes"]
+    assert (runtime["status"], runtime["runner"]) == ("failed", "odd")
+    assert "called 'input_1', not 'image'" in runtime["reason"]
+
+
+def statuses(*each: str) -> list[dict]:
+    return [{"runtimes": [{"status": status}]} for status in each]
+
+
+@pytest.mark.parametrize(
+    ("artifacts", "integrity", "verdict", "exit_code"),
+    [
+        (statuses("verified", "verified"), "verified", "verified", 0),
+        (statuses("verified", "failed", "not_verified"), "verified", "failed", 1),
+        (statuses("verified", "not_verified"), "verified", "not_verified", 3),
+        (statuses("verified", "degenerate"), "verified", "not_verified", 3),
+        (statuses("verified", "not_enough_images"), "verified", "not_verified", 3),
+        (statuses("verified", "verified"), "failed", "failed", 1),
+        ([], "verified", "not_verified", 3),
+        ([{"runtimes": []}], "verified", "not_verified", 3),
+    ],
+)
+def test_the_verdict_over_all(artifacts: list[dict], integrity: str, verdict: str, exit_code: int) -> None:
+    assert judge(artifacts, {"status": integrity}) == {"verdict": verdict, "exit_code": exit_code}
+
+
+def test_answers_are_judged_by_output(whole: Path) -> None:
+    golden = read_golden(whole, read_manifest(whole))
+    good = dict(golden.reference)
+    assert judge_answers(golden, good, CEILINGS["float32"])["status"] == "verified"
+    swapped = judge_answers(golden, {"apple": good["zebra"], "zebra": good["apple"]}, CEILINGS["float32"])
+    assert swapped["status"] == "failed"
+    assert swapped["reason"].startswith("apple: ") and "; zebra: " in swapped["reason"]
+    assert (
+        judge_answers(golden, {"apple": good["apple"]}, CEILINGS["float32"])["outputs"]["zebra"]["status"] == "failed"
+    )
+    assert judge_answers(golden, good, None)["status"] == "not_verified"
+
+
+def test_features_are_no_head_and_are_not_judged(whole: Path) -> None:
+    entry = verify_artifact(whole / "artifacts" / "tfjs-float32", read_golden(whole, read_manifest(whole)))
+    assert set(entry["runtimes"][0]["outputs"]) == {"apple", "zebra"}
+
+
+def test_names_of_artifact_folders() -> None:
+    assert parse_artifact_name("tflite-int8-batch1") == ArtifactName("tflite", "int8")
+    assert parse_artifact_name("tflite-dynamic_int8") == ArtifactName("tflite", "dynamic_int8")
+    for name in EVERY_ARTIFACT:
+        assert parse_artifact_name(str(name)) == name
+    with pytest.raises(InputError, match="coreml"):
+        parse_artifact_name("coreml-float32")
+
+
+def test_model_files_are_what_a_device_fetches(whole: Path, tmp_path: Path) -> None:
+    found = [path.name for path in model_files(whole / "artifacts" / "tfjs-float32")]
+    assert found == ["group1-shard1of1.bin", "model.json"]
+    assert model_files(tmp_path / "missing") == []
+
+
+def test_loosened_limits_are_said_and_tightened_ones_are_not() -> None:
+    mine = {
+        "float32": Limits(1e-5, 1.0),
+        "float16": Limits(1e-2, 0.9),
+        "uint8": dataclasses.replace(CEILINGS["uint8"], max_abs=None, accuracy_drop=None),
+        "int8": dataclasses.replace(CEILINGS["int8"], max_abs=0.3, relative_error=0.2),
+    }
+    assert loosened_notes(mine, CEILINGS) == [
+        "The limit max_abs of float16 was loosened from 0.005 to 0.01.",
+        "The limit agreement of float16 was loosened from 0.995 to 0.9.",
+        "The limit max_abs of uint8 was loosened from 0.05 to None.",
+        "The limit accuracy_drop of uint8 was loosened from 0.01 to None.",
+        "The limit relative_error of int8 was loosened from 0.05 to 0.2.",
+    ]
+
+
+@pytest.mark.parametrize("content", [None, "", "[]", "{", '{"schema_version": 0}'])
+def test_a_report_that_cannot_be_read_is_an_empty_one(content: str | None, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / "report.json").write_text(content)
+    assert read_report(tmp_path) == {}
+    (tmp_path / "report.json").write_text('{"schema_version": 1, "seed": 4}')
+    assert read_report(tmp_path)["seed"] == 4
+
+
+WITHOUT_TRAINER = """
+import json, sys
+from pathlib import Path
+for name in ("tensorflow", "keras", "onnx", "tf2onnx", "tensorflowjs", "jax"):
+    sys.modules[name] = None
+from exporters.verification import verify_folder
+report = verify_folder(Path(sys.argv[1]))
+print(json.dumps([report["verdict"], {a["name"]: a["runtimes"][0]["outputs"] for a in report["artifacts"]}]))
+"""
+
+
+def test_the_verdict_is_the_same_without_tensorflow_keras_and_onnx(whole: Path, report: dict) -> None:
+    command = [sys.executable, "-c", WITHOUT_TRAINER, str(whole)]
+    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert answer.returncode == 0, answer.stderr[-2000:]
+    verdict, outputs = json.loads(answer.stdout.splitlines()[-1])
+    assert verdict == report["verdict"]
+    for entry in report["artifacts"]:
+        for head, figures in entry["runtimes"][0]["outputs"].items():
+            assert outputs[entry["name"]][head]["agreement"] == figures["agreement"]
+            assert np.isclose(outputs[entry["name"]][head]["max_abs"], figures["max_abs"], atol=1e-6)
+
+
+def test_a_folder_that_was_moved_gives_the_same_verdict(whole: Path, tmp_path: Path) -> None:
+    moved = with_only(whole, tmp_path / "a place with spaces ü", "tfjs-float32", "onnx-int8", "tflite-float32")
+    assert verify_folder(moved)["exit_code"] == 0
