@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from exporters import parity
-from exporters.contract import FEATURES_NAME, FORMATS, INPUT_NAME, SCHEMA_VERSION, ArtifactName, Card, Limits
+from exporters.contract import CEILINGS, FEATURES_NAME, FORMATS, INPUT_NAME, SCHEMA_VERSION, ArtifactName, Card, Limits
 from exporters.errors import InputError, NotVerifiedError, ParityError
 from exporters.golden import ARTIFACTS, GoldenSet, check_files, read_golden, read_manifest, sha256_of
 
@@ -31,7 +31,7 @@ def verify_folder(out: Path, progress: Callable[[str], None] = lambda name: None
         progress: called with each artifact's name before it is judged.
 
     Returns:
-        The keys `integrity`, `artifacts`, `verdict`, `exit_code` of report.json.
+        The keys `integrity`, `artifacts`, `notes`, `verdict`, `exit_code` of report.json.
 
     Raises:
         InputError: there is no golden set, or it cannot be read.
@@ -45,7 +45,9 @@ def verify_folder(out: Path, progress: Callable[[str], None] = lambda name: None
         progress(name)
         changed = [path for path in integrity["changed"] if path.startswith(f"{ARTIFACTS}/{name}/")]
         artifacts.append(verify_artifact(out / ARTIFACTS / name, golden, [Path(path).name for path in changed]))
-    return {"integrity": integrity, "artifacts": artifacts, **judge(artifacts, integrity)}
+    # The manifest says itself which limits hold: whoever loosened them, the report says so.
+    notes = loosened_notes(golden.limits, CEILINGS)
+    return {"integrity": integrity, "artifacts": artifacts, "notes": notes, **judge(artifacts, integrity)}
 
 
 def judge(artifacts: list[dict[str, Any]], integrity: Mapping[str, Any]) -> dict[str, Any]:
@@ -222,7 +224,9 @@ def loosened_notes(limits: Mapping[str, Limits], ceilings: Mapping[str, Limits])
     """Say in words which limits are looser than the ceilings."""
     notes = []
     for precision, each in limits.items():
-        ceiling = ceilings[precision]
+        ceiling = ceilings.get(precision)
+        if ceiling is None:
+            continue
         for field in dataclasses.fields(Limits):
             mine, theirs = getattr(each, field.name), getattr(ceiling, field.name)
             looser = mine < theirs if field.name == "agreement" else _over(mine, theirs)

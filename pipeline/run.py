@@ -14,11 +14,11 @@ from typing import Any
 
 import msgspec
 
-from exporters.contract import CEILINGS, SCHEMA_VERSION, Card, Limits, parse_formats
+from exporters.contract import SCHEMA_VERSION, Card, Limits, parse_formats
 from exporters.errors import InputError
 from exporters.golden import sha256_of, write_manifest
 from exporters.report import write_reports
-from exporters.verification import loosened_notes, read_report, verify_folder
+from exporters.verification import read_report, verify_folder
 from pipeline import bundle
 from pipeline.backbones import backbone_row, check_backbone
 from pipeline.config import QUICKSTART, Config, limits_of, resize_of
@@ -173,7 +173,9 @@ def verify(out: Path, terminal: Terminal) -> dict[str, Any]:
     log = StageLog(terminal.say)
     with log.stage("verify", f"the artifacts of {out}"):
         judged = verify_folder(out, lambda name: terminal.say(f"verify: {name}"))
-    report = {**_report_of_training(out), **judged}
+    trained = _report_of_training(out)
+    notes = dict.fromkeys([*trained.get("notes", []), *judged["notes"]])
+    report = {**trained, **judged, "notes": list(notes)}
     stages = [stage for stage in report["stages"] if stage["name"] != "verify"]
     report["stages"] = stages + log.to_json()
     try:
@@ -220,7 +222,7 @@ def state_of(config: Config, dataset: Dataset, card: Card, training: dict, refer
         "data": {**counts, "labels": labels, "skipped": skipped, "fingerprint": dataset.fingerprint},
         "training": training,
         "reference": reference,
-        "notes": [*dataset.notes, *loosened_notes(limits, CEILINGS)],
+        "notes": list(dataset.notes),
         "limits": {precision: msgspec.to_builtins(each) for precision, each in limits.items()},
         "features_everywhere": config.export.features,
         "formats": list(config.export.formats),

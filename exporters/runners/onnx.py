@@ -73,13 +73,15 @@ class OnnxRunner:
         Returns:
             output name -> float32 (N, ...).
         """
-        # A model made elsewhere may have a fixed batch.
+        if not len(images):
+            return {name: np.empty((0,), np.float32) for name in self.output_names}
+        # A model made elsewhere may have a fixed batch: the last one is then filled up, and cut off again.
         fixed = self._session.get_inputs()[0].shape[0]
         size = fixed if isinstance(fixed, int) and fixed > 0 else BATCH
-        parts = [self._invoke(images[start : start + size]) for start in range(0, len(images), size)]
-        if not parts:
-            return {name: np.empty((0,), np.float32) for name in self.output_names}
-        return {name: np.concatenate([part[name] for part in parts]) for name in self.output_names}
+        missing = -len(images) % size if size == fixed else 0
+        filled = np.concatenate([images, np.repeat(images[-1:], missing, axis=0)]) if missing else images
+        parts = [self._invoke(filled[start : start + size]) for start in range(0, len(filled), size)]
+        return {name: np.concatenate([part[name] for part in parts])[: len(images)] for name in self.output_names}
 
     def time_one(self, image: np.ndarray, repeats: int) -> list[float]:
         """Return the latency of one image (height, width, 3) in ms, `repeats` times, after a warm-up."""
