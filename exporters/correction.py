@@ -24,7 +24,7 @@ import numpy as np
 REPEATS = 4
 IMAGES = 64
 # Rows of a layer's input that its least squares look at: more change nothing, fewer lose precision.
-ROWS = 10_000
+ROWS = 4_096
 MOST_PATCH_VALUES = 2**25
 # Relative to the mean of the diagonal, as in the paper: keeps a singular covariance invertible.
 DAMPING = 0.01
@@ -207,8 +207,9 @@ def round_by_least_squares(matrix: np.ndarray, rows: np.ndarray, grid: Grid) -> 
     Returns:
         float64 (groups, inputs, outputs), every value on the grid.
     """
-    centred = rows.astype(np.float64) - rows.mean(1, keepdims=True, dtype=np.float64)
-    covariance = np.einsum("gri,grj->gij", centred, centred, optimize=True) / rows.shape[1]
+    centred = np.ascontiguousarray(rows, np.float64)
+    centred -= centred.mean(1, keepdims=True)
+    covariance = centred.transpose(0, 2, 1) @ centred / rows.shape[1]
     count = matrix.shape[1]
     diagonal = np.einsum("gii->gi", covariance)
     covariance = covariance + (DAMPING * diagonal.mean(1) + 1e-9)[:, None, None] * np.eye(count)

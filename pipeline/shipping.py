@@ -88,6 +88,7 @@ def _remove_others(artifacts: Path, names: tuple[ArtifactName, ...]) -> None:
     wanted = {str(name) for name in names}
     for folder in artifacts.iterdir() if artifacts.is_dir() else ():
         if folder.name not in wanted:
-            # Raises for a folder that is none of ours, which therefore stays.
-            parse_artifact_name(folder.name.lstrip(".").split("-")[0] if folder.name.startswith(".") else folder.name)
+            if not folder.name.startswith((".copying-", ".making-")):
+                # Raises for a folder that is none of ours, which therefore stays; the others a killed run left here.
+                parse_artifact_name(folder.name)
             shutil.rmtree(folder)

@@ -1,0 +1,105 @@
+"""Heads: every row of the table builds, says how it pools, and answers with probabilities."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from exporters.errors import InputError
+from pipeline.config import HeadSection
+from pipeline.heads import HEADS, POOLINGS, build_head, check_head, pooling_of
+
+FEATURES = np.random.default_rng(0).normal(size=(4, 6)).astype(np.float32)
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(params=list(HEADS))
+def section(request: pytest.FixtureRequest) -> HeadSection:
+    return HeadSection(kind=request.param, hidden=(5, 4), dropout=0.5)
+
+
+def test_probabilities(section: HeadSection) -> None:
+    head = build_head("sign", section, width=6, classes=3, seed=0)
+    answers = np.asarray(head(FEATURES))
+    assert answers.shape == (4, 3)
+    assert answers.dtype == np.float32
+    assert np.allclose(answers.sum(1), 1, atol=1e-6)
+    assert head.layers[-1].name == "sign"
+
+
+def test_dropout_is_inert_but_in_training(section: HeadSection) -> None:
+    head = build_head("sign", section, width=6, classes=3, seed=0)
+    assert np.array_equal(head(FEATURES), head(FEATURES))
+    assert not np.array_equal(head(FEATURES, training=True), head(FEATURES))
+
+
+def test_the_seed_makes_the_weights(section: HeadSection) -> None:
+    def weights(seed: int) -> list[np.ndarray]:
+        return build_head("sign", section, width=6, classes=3, seed=seed).get_weights()
+
+    assert all(np.array_equal(mine, again) for mine, again in zip(weights(1), weights(1), strict=True))
+    assert not np.array_equal(weights(1)[0], weights(2)[0])
+
+
+def test_the_greatest_seed(section: HeadSection) -> None:
+    assert np.isfinite(build_head("sign", section, width=6, classes=3, seed=2**32 - 1)(FEATURES)).all()
+
+
+def test_layers_of_two_heads_have_different_names(section: HeadSection) -> None:
+    one, other = (build_head(name, section, width=6, classes=3, seed=0) for name in ("one", "other"))
+    assert not {layer.name for layer in one.layers} & {layer.name for layer in other.layers}
+
+
+def test_mlp_has_the_hidden_layers_that_were_asked_for() -> None:
+    head = build_head("sign", HeadSection(kind="mlp", hidden=(7, 5)), width=6, classes=3, seed=0)
+    dense = [layer.units for layer in head.layers if isinstance(layer, keras.layers.Dense)]
+    assert dense == [7, 5, 3]
+    assert build_head("sign", HeadSection(kind="mlp", hidden=()), 6, 3, 0).count_params() == 6 * 3 + 3
+
+
+def test_pooling(section: HeadSection) -> None:
+    assert pooling_of(section) == "average"
+    for pooling in POOLINGS:
+        assert pooling_of(HeadSection(kind=section.kind, pooling=pooling)) == pooling
+
+
+@pytest.mark.parametrize("wrong", [{"kind": "linea"}, {"pooling": "averag"}, {"task": "multiclas"}])
+def test_what_does_not_exist(wrong: dict[str, str]) -> None:
+    with pytest.raises(InputError) as caught:
+        check_head(HeadSection(**wrong))
+    (key, value) = next(iter(wrong.items()))
+    assert f"head {key} '{value}'" in caught.value.what
+    assert "did you mean" in caught.value.expected
+
+
+@pytest.mark.parametrize(
+    "path", ["pipeline/training.py", *(f"pipeline/heads/{name}.py" for name in ("__init__", "linear", "mlp"))]
+)
+def test_training_and_heads_know_only_keras(path: str) -> None:
+    tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+    imported = {
+        name.partition(".")[0]
+        for node in ast.walk(tree)
+        for name in (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [node.module or ""]
+            if isinstance(node, ast.ImportFrom)
+            else []
+        )
+    }
+    assert imported <= {
+        "__future__",
+        "collections",
+        "dataclasses",
+        "importlib",
+        "typing",
+        "keras",
+        "numpy",
+        "exporters",
+        "pipeline",
+    }
