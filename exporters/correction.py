@@ -22,14 +22,16 @@ import keras
 import numpy as np
 
 REPEATS = 4
-IMAGES = 64
+IMAGES = 96
 # Rows of a layer's input that its least squares look at: more change nothing, fewer lose precision.
-ROWS = 4_096
+ROWS = 8_192
 MOST_PATCH_VALUES = 2**25
-# Relative to the mean of the diagonal, as in the paper: keeps a singular covariance invertible.
-DAMPING = 0.01
+# Relative to the mean of the diagonal: keeps a singular covariance invertible.
+DAMPING = 0.001
 
 Grid = Callable[[np.ndarray, np.ndarray], np.ndarray]
+GridMaker = Callable[[np.ndarray], Grid]
+Bounds = tuple[float, float] | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,14 +79,14 @@ def per_channel_grid(matrix: np.ndarray) -> Grid:
     return snap
 
 
-GRIDS: dict[str, Callable[[np.ndarray], Grid]] = {
+GRIDS: dict[str, GridMaker] = {
     "float16": float16_grid,
     "uint8": per_channel_grid,
     "dynamic_int8": per_channel_grid,
     "int8": per_channel_grid,
 }
-# Where biases are stored in fewer bits too, a later layer's bias makes up for what an earlier one lost.
-BIAS_DTYPES = {"float16": np.float16}
+# Precisions that store biases in as few bits as kernels.
+BIAS_TOO = frozenset({"float16"})
 
 
 def correct(folded: keras.Model, precision: str, images: np.ndarray) -> keras.Model:
@@ -93,7 +95,7 @@ def correct(folded: keras.Model, precision: str, images: np.ndarray) -> keras.Mo
     Args:
         folded: a functional model, as `fold` gives it; not touched.
         precision: a key of GRIDS.
-        images: uint8 (N, height, width, 3), the first 64 of which are looked at.
+        images: uint8 (N, height, width, 3), the first 96 of which are looked at.
 
     Returns:
         A new model with the same layers.
@@ -111,10 +113,8 @@ def correct(folded: keras.Model, precision: str, images: np.ndarray) -> keras.Mo
         inputs = [values[_key(source)] for source in sources]
         twin = rounded.get_layer(layer.name)
         if _is_weighted(layer):
-            _round_kernel(layer, twin, inputs[0][1], precision)
-            values[layer.name] = _correct_bias(
-                layer, twin, inputs[0], _bounds(followers.get(layer.name, [])), BIAS_DTYPES.get(precision, np.float32)
-            )
+            bounds = _bounds(followers.get(layer.name, []))
+            values[layer.name] = _round_layer(layer, twin, inputs[0], precision, bounds)
         else:
             values[layer.name] = tuple(_apply(layer, [pair[side] for pair in inputs]) for side in (0, 1))
         for source in sources:
@@ -158,7 +158,7 @@ def _apply(layer: keras.layers.Layer, inputs: list) -> object:
     return layer(inputs if isinstance(layer.input, list | tuple) else inputs[0])
 
 
-def _bounds(followers: list[keras.layers.Layer]) -> tuple[float, float] | None:
+def _bounds(followers: list[keras.layers.Layer]) -> Bounds:
     """Return the range inside which the activation behind a layer passes values on, where it is a ReLU of its own."""
     if len(followers) != 1 or not isinstance(followers[0], keras.layers.ReLU) or followers[0].negative_slope:
         return None
@@ -166,12 +166,24 @@ def _bounds(followers: list[keras.layers.Layer]) -> tuple[float, float] | None:
     return 0.0, float("inf") if highest is None else float(highest)
 
 
-def _round_kernel(layer: keras.layers.Layer, twin: keras.layers.Layer, value: object, precision: str) -> None:
+def _round_layer(
+    layer: keras.layers.Layer, twin: keras.layers.Layer, inputs: tuple, precision: str, bounds: Bounds
+) -> tuple:
+    """Round the twin's kernel, let its bias take back what is left of the mean, and return what both layers then give."""
     kernel, *bias = layer.get_weights()
     form = _Layer(isinstance(layer, keras.layers.DepthwiseConv2D), kernel.shape)
     matrix = form.to_matrix(kernel)
-    rounded = round_by_least_squares(matrix, _input_rows(layer, value, form), GRIDS[precision](matrix))
-    twin.set_weights([form.to_kernel(rounded), *bias])
+    rows = _input_rows(layer, inputs[1], form)
+    rounded = form.to_kernel(round_by_least_squares(matrix, rows, GRIDS[precision](matrix)))
+    twin.set_weights([rounded, *bias])
+    expected, found = (_before_activation(each, value) for each, value in zip((layer, twin), inputs, strict=True))
+    if bias:
+        # Where biases are stored in few bits too, the next layer's bias makes up for what this one loses.
+        dtype = np.float16 if precision in BIAS_TOO else np.float32
+        stored = (bias[0] + _mean_difference(expected, found, bounds)).astype(dtype).astype(np.float32)
+        twin.set_weights([rounded, stored])
+        found = found + (stored - bias[0])
+    return layer.activation(expected), layer.activation(found)
 
 
 def _input_rows(layer: keras.layers.Layer, value: object, form: _Layer) -> np.ndarray:
@@ -223,23 +235,6 @@ def round_by_least_squares(matrix: np.ndarray, rows: np.ndarray, grid: Grid) -> 
     return result
 
 
-def _correct_bias(
-    layer: keras.layers.Layer,
-    twin: keras.layers.Layer,
-    inputs: tuple,
-    bounds: tuple[float, float] | None,
-    dtype: type,
-) -> tuple:
-    """Correct the rounded twin's bias, store it in `dtype`, and return what both layers then give."""
-    expected, found = (_before_activation(each, value) for each, value in zip((layer, twin), inputs, strict=True))
-    kernel, *bias = twin.get_weights()
-    if bias:
-        stored = (bias[0] + _mean_difference(expected, found, bounds)).astype(dtype).astype(np.float32)
-        twin.set_weights([kernel, stored])
-        found = found + (stored - bias[0])
-    return layer.activation(expected), layer.activation(found)
-
-
 def _before_activation(layer: keras.layers.Layer, value: object) -> np.ndarray:
     activation, layer.activation = layer.activation, keras.activations.linear
     try:
@@ -248,7 +243,7 @@ def _before_activation(layer: keras.layers.Layer, value: object) -> np.ndarray:
         layer.activation = activation
 
 
-def _mean_difference(expected: np.ndarray, found: np.ndarray, bounds: tuple[float, float] | None) -> np.ndarray:
+def _mean_difference(expected: np.ndarray, found: np.ndarray, bounds: Bounds) -> np.ndarray:
     """Return what each channel's bias must rise by, float64 (channels,)."""
     axes = tuple(range(expected.ndim - 1))
     if bounds is None:
