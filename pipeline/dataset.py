@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-import collections
 import concurrent.futures
 import csv
 import dataclasses
 import hashlib
-import random
 import re
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from exporters.errors import InputError, nearest
 from exporters.golden import sha256_of
 from exporters.pixels import IMAGE_SUFFIXES
 from pipeline import bundle
+from pipeline.splitting import (
+    SPLITS,
+    Example,
+    check_class_sizes,
+    check_groups,
+    relative_path,
+    take_out_copies,
+    with_splits_of_copies,
+)
 
-SPLITS = ("train", "val", "test")
 _SPLIT_FOLDERS = {
     "train": "train",
     "training": "train",
@@ -27,37 +32,6 @@ _SPLIT_FOLDERS = {
     "test": "test",
     "testing": "test",
 }
-LEAST_PICTURES_OF_A_CLASS = 2
-
-
-@dataclasses.dataclass(frozen=True)
-class Example:
-    """One picture: where it lies, the sha256 of its bytes, its target values, its group, and its split once it has one."""
-
-    path: Path
-    sha256: str
-    targets: Mapping[str, str]
-    group: str = ""
-    split: str = ""
-
-
-@dataclasses.dataclass(frozen=True)
-class Dataset:
-    """Split examples.
-
-    `labels` target -> sorted class names; `skipped` (path, reason) of what could not be used; `notes` are sentences
-    for the report; `fingerprint` names the content, labels and splits.
-    """
-
-    examples: tuple[Example, ...]
-    labels: Mapping[str, tuple[str, ...]]
-    skipped: tuple[tuple[str, str], ...]
-    notes: tuple[str, ...]
-    fingerprint: str
-
-    def of_split(self, split: str) -> tuple[Example, ...]:
-        """Return the examples of `train`, `val` or `test`, in a fixed order."""
-        return tuple(example for example in self.examples if example.split == split)
 
 
 def list_examples(path: Path, targets: tuple[str, ...], group: str) -> tuple[Example, ...]:
@@ -85,12 +59,12 @@ def list_examples(path: Path, targets: tuple[str, ...], group: str) -> tuple[Exa
     for target in targets:
         _check_labels(path, target, {draft.targets[target] for draft in drafts})
     # What is too few even if every picture can be read need not wait for the reading.
-    _check_class_sizes(drafts, path)
+    check_class_sizes(drafts, path)
     with concurrent.futures.ThreadPoolExecutor() as pool:
         digests = list(pool.map(_digest, (draft.path for draft in drafts)))
     examples = [dataclasses.replace(draft, sha256=digest) for draft, digest in zip(drafts, digests, strict=True)]
-    kept, _ = _take_out_copies(_with_splits_of_copies(examples), path)
-    _check_groups([each for each in kept if each.split])
+    kept, _ = take_out_copies(with_splits_of_copies(examples), path)
+    check_groups([each for each in kept if each.split])
     return tuple(examples)
 
 
@@ -184,7 +158,7 @@ def _with_groups(drafts: list[Example], root: Path, group: str) -> list[Example]
             "correct data.group",
         ) from fault
     base = root if root.is_dir() else root.parent
-    matches = [pattern.search(_relative(draft.path, base)) for draft in drafts]
+    matches = [pattern.search(relative_path(draft.path, base)) for draft in drafts]
     if not any(matches):
         raise InputError(
             f"data.group '{group}' matches no path.",
@@ -197,10 +171,6 @@ def _with_groups(drafts: list[Example], root: Path, group: str) -> list[Example]
         else draft
         for draft, match in zip(drafts, matches, strict=True)
     ]
-
-
-def _relative(path: Path, base: Path) -> str:
-    return path.relative_to(base).as_posix() if path.is_relative_to(base) else path.as_posix()
 
 
 def _check_labels(path: Path, target: str, labels: set[str]) -> None:
@@ -217,176 +187,3 @@ def _check_labels(path: Path, target: str, labels: set[str]) -> None:
             "at least two classes, each a folder of pictures (or a value of the CSV's column)",
             "add pictures of another class; for something against everything else, add a folder 'other'",
         )
-
-
-def split_dataset(
-    examples: Iterable[Example], bad: Mapping[str, str], shares: tuple[float, float, float], seed: int, root: Path
-) -> Dataset:
-    """Leave the unreadable pictures out and give every other example its split.
-
-    Splits that the data name are kept; a split that they do not name is cut out of the training pictures. Pictures
-    of one group, and copies of one picture, stay on one side.
-
-    Args:
-        examples: as `list_examples` gives them.
-        bad: sha256 -> reason, of the pictures that cannot be read.
-        shares: of train, val and test.
-        seed: of the shuffle.
-        root: the data's path, for relative paths in messages.
-
-    Raises:
-        InputError: a class has fewer than 2 pictures left, or a group straddles splits that the data name.
-    """
-    examples = list(examples)
-    base = root if root.is_dir() else root.parent
-    skipped = [(_relative(each.path, base), bad[each.sha256]) for each in examples if each.sha256 in bad]
-    good = [each for each in examples if each.sha256 not in bad]
-    _check_class_sizes(good, root)
-    good, notes = _take_out_copies(_with_splits_of_copies(good), base)
-    splits = _assign_splits(good, shares, seed)
-    good = [dataclasses.replace(each, split=split) for each, split in zip(good, splits, strict=True)]
-    _check_groups(good)
-    _check_split_sizes(good)
-    labels = {
-        target: tuple(sorted({each.targets[target] for each in good})) for target in (good[0].targets if good else ())
-    }
-    digest = hashlib.sha256()
-    for each in sorted(good, key=lambda each: (each.sha256, str(each.path))):
-        digest.update(f"{each.sha256} {each.split} {sorted(each.targets.items())}\n".encode())
-    return Dataset(tuple(good), labels, tuple(skipped), tuple(notes), f"sha256:{digest.hexdigest()}")
-
-
-def _check_class_sizes(examples: list[Example], root: Path) -> None:
-    for target in examples[0].targets if examples else ():
-        counts = collections.Counter(each.targets[target] for each in examples)
-        small = sorted(label for label, count in counts.items() if count < LEAST_PICTURES_OF_A_CLASS)
-        if small or len(counts) < 2:
-            raise InputError(
-                f"{root}: "
-                + (f"the class {small[0]!r} has {counts[small[0]]} usable picture" if small else "one class is left"),
-                f"at least two classes with at least {LEAST_PICTURES_OF_A_CLASS} readable pictures each",
-                "add pictures, or take the class out",
-            )
-    if not examples:
-        raise InputError(f"{root} holds no picture that can be read.", "readable pictures", "give another --data")
-
-
-def _with_splits_of_copies(examples: list[Example]) -> list[Example]:
-    """Give a picture without a named split the one that the data name for its copy: the latest, where there are two."""
-    named: dict[str, str] = {}
-    for each in examples:
-        if each.split:
-            named[each.sha256] = max(each.split, named.get(each.sha256, "train"), key=SPLITS.index)
-    return [dataclasses.replace(each, split=each.split or named.get(each.sha256, "")) for each in examples]
-
-
-def _take_out_copies(examples: list[Example], base: Path) -> tuple[list[Example], list[str]]:
-    """Drop copies that stand in two named splits from the earlier one, and report copies under two labels."""
-    notes, by_content = [], collections.defaultdict(list)
-    for each in examples:
-        by_content[each.sha256].append(each)
-    dropped: set[int] = set()
-    for copies in by_content.values():
-        names = ", ".join(_relative(each.path, base) for each in copies[:4])
-        if len({tuple(sorted(each.targets.items())) for each in copies}) > 1:
-            notes.append(f"The same picture stands under different labels: {names}.")
-        named = {each.split for each in copies if each.split}
-        if len(named) > 1:
-            kept = max(named, key=SPLITS.index)
-            dropped.update(id(each) for each in copies if each.split and each.split != kept)
-            out_of = " and ".join(sorted(named - {kept}))
-            notes.append(f"The same picture stood in two splits and was taken out of {out_of}: {names}.")
-    return [each for each in examples if id(each) not in dropped], notes
-
-
-def _assign_splits(examples: list[Example], shares: tuple[float, float, float], seed: int) -> list[str]:
-    named = {each.split for each in examples if each.split}
-    # What the data name is kept; only splits that they do not name are cut out of the rest.
-    wanted = {
-        split: share for split, share in zip(SPLITS, shares, strict=True) if split == "train" or split not in named
-    }
-    result = [each.split for each in examples]
-    free = [
-        index for index, each in enumerate(examples) if not each.split or (each.split == "train" and len(wanted) > 1)
-    ]
-    units = _units(examples, free)
-    quotas = _quotas(examples, free, wanted)
-    generator = random.Random(seed)
-    keys = sorted(units)
-    generator.shuffle(keys)
-    for key in sorted(keys, key=lambda key: -len(units[key])):
-        labels = [_stratum(examples[index]) for index in units[key]]
-        best = max(wanted, key=lambda split: (sum(quotas[label][split] for label in labels), -SPLITS.index(split)))
-        for index, label in zip(units[key], labels, strict=True):
-            result[index] = best
-            quotas[label][best] -= 1
-    return result
-
-
-def _units(examples: list[Example], free: list[int]) -> dict[str, list[int]]:
-    """Return what has to stay together, by a name of its own: groups, copies, and groups that share a copy."""
-    parents: dict[str, str] = {}
-
-    def root(key: str) -> str:
-        while parents.setdefault(key, key) != key:
-            key = parents[key]
-        return key
-
-    for index in free:
-        content, group = _keys_of(examples[index])
-        first, second = sorted((root(content), root(group)), reverse=True)
-        parents[second] = first
-    units: dict[str, list[int]] = collections.defaultdict(list)
-    for index in free:
-        units[root(_keys_of(examples[index])[0])].append(index)
-    return units
-
-
-def _keys_of(example: Example) -> tuple[str, str]:
-    content = f"content {example.sha256}"
-    return content, f"group {example.group}" if example.group else content
-
-
-def _stratum(example: Example) -> tuple:
-    return tuple(sorted(example.targets.items()))
-
-
-def _quotas(examples: list[Example], free: list[int], wanted: Mapping[str, float]) -> dict[tuple, dict[str, int]]:
-    """Share every stratum's pictures out in whole numbers, with at least one for train and, from two on, for test."""
-    counts = collections.Counter(_stratum(examples[index]) for index in free)
-    total = sum(wanted.values())
-    quotas = {}
-    for stratum, count in counts.items():
-        held_out = [split for split in ("test", "val") if split in wanted]
-        least = {split: int(count > rank) for rank, split in enumerate(held_out, 1)}
-        quota = {split: max(least[split], round(count * wanted[split] / total)) for split in held_out}
-        while quota and sum(quota.values()) >= count:
-            quota[max((quota[split] - least[split], split) for split in held_out)[1]] -= 1
-        quota["train"] = count - sum(quota.values())
-        quotas[stratum] = quota
-    return quotas
-
-
-def _check_groups(examples: list[Example]) -> None:
-    splits = collections.defaultdict(set)
-    for each in examples:
-        if each.group:
-            splits[each.group].add(each.split)
-    straddling = sorted(group for group, found in splits.items() if len(found) > 1)
-    if straddling:
-        raise InputError(
-            f"The group '{straddling[0]}' stands in the splits {', '.join(sorted(splits[straddling[0]]))}.",
-            "every group on one side",
-            "change the split column or folders, or leave data.group empty",
-        )
-
-
-def _check_split_sizes(examples: list[Example]) -> None:
-    counts = collections.Counter(each.split for each in examples)
-    for split in ("train", "test"):
-        if not counts[split]:
-            raise InputError(
-                f"No picture is left for the split '{split}'.",
-                "pictures for train and test",
-                "add pictures, change data.split, or use smaller groups",
-            )

@@ -23,7 +23,7 @@ import numpy as np
 from exporters.contract import Resize
 from exporters.errors import InputError
 from exporters.pixels import read_picture, resize
-from pipeline.dataset import Example
+from pipeline.splitting import Example
 
 BATCH = 32
 # Decoded batches that may wait for the network: enough to keep it busy, few enough to stay small in memory.

@@ -23,10 +23,11 @@ from pipeline.assembly import lay_flat
 from pipeline.backbones import PIXEL_SCALINGS
 from pipeline.backbones.loading import digest_of_weights
 from pipeline.config import HEAD_NAME, RESERVED_HEAD_NAMES, Config, limits_of, resize_of
-from pipeline.dataset import Dataset, Example, list_examples
+from pipeline.dataset import list_examples
 from pipeline.features import find_unreadable
 from pipeline.run import choose, data_folder, export, split, state_of, versions
 from pipeline.scaling import scale_pixels
+from pipeline.splitting import Dataset, Example
 from pipeline.stages import StageLog
 from pipeline.terminal import Terminal
 

@@ -22,8 +22,9 @@ from exporters.verification import read_report, verify_folder
 from pipeline import bundle
 from pipeline.backbones import backbone_row, check_backbone
 from pipeline.config import QUICKSTART, Config, limits_of, resize_of
-from pipeline.dataset import Dataset, Example, list_examples, split_dataset
+from pipeline.dataset import list_examples
 from pipeline.heads import check_head
+from pipeline.splitting import Dataset, Example, split_dataset
 from pipeline.stages import StageLog
 from pipeline.terminal import Terminal
 

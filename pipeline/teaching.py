@@ -23,10 +23,10 @@ from pipeline.assembly import assemble, feature_extractor, save_model
 from pipeline.backbones.loading import LoadedBackbone, digest_of_weights, load_backbone
 from pipeline.config import Config, HeadSection, limits_of
 from pipeline.cut import resolve_cut, truncate
-from pipeline.dataset import Dataset, Example
 from pipeline.features import FeatureStore, extract_features, fastest_compute
 from pipeline.heads import build_head, pooling_of
 from pipeline.run import choose, result_name, split, state_of, usual_resize, versions
+from pipeline.splitting import Dataset, Example
 from pipeline.stages import StageLog
 from pipeline.terminal import Terminal
 from pipeline.training import TrainingData, check_device, train_head

@@ -12,7 +12,8 @@ import pytest
 from pictures import write_noise
 
 from exporters.errors import InputError
-from pipeline.dataset import SPLITS, Dataset, Example, list_examples, split_dataset
+from pipeline.dataset import list_examples
+from pipeline.splitting import SPLITS, Dataset, Example, split_dataset
 
 SHARES = (0.7, 0.15, 0.15)
 ROOT = Path("/data")

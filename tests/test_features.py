@@ -18,8 +18,9 @@ from exporters.contract import Resize
 from exporters.errors import InputError
 from exporters.pixels import read_picture, resize
 from pipeline import features
-from pipeline.dataset import Example, list_examples
+from pipeline.dataset import list_examples
 from pipeline.features import FeatureStore, extract_features, fastest_compute, keras_compute
+from pipeline.splitting import Example
 
 ROOT = Path(__file__).parents[1]
 KEY = {"weights": "abc", "cut": "out_relu"}

@@ -14,9 +14,10 @@ from pipeline.assembly import feature_extractor
 from pipeline.backbones.loading import load_backbone
 from pipeline.config import BackboneSection
 from pipeline.cut import truncate
-from pipeline.dataset import Example, list_examples
+from pipeline.dataset import list_examples
 from pipeline.features import BATCH, FeatureStore, extract_features, fastest_compute, keras_compute
 from pipeline.quickstart.drawings import make_drawings
+from pipeline.splitting import Example
 
 PX = 96
 
