@@ -16,7 +16,7 @@ import msgspec
 
 from exporters.contract import SCHEMA_VERSION, Card, Limits, parse_formats
 from exporters.errors import InputError
-from exporters.golden import sha256_of, write_manifest
+from exporters.golden import write_manifest
 from exporters.report import write_reports
 from exporters.verification import read_report, verify_folder
 from pipeline import bundle
@@ -96,7 +96,7 @@ def data_folder(config: Config, terminal: Terminal) -> Path:
         return Path(config.data.path).expanduser()
     drawings = importlib.import_module("pipeline.quickstart.drawings")
     # Named after the code that draws them, so that other drawings never pass for these.
-    folder = bundle.cache_folder() / "drawings" / sha256_of(Path(drawings.__file__))[:24]
+    folder = bundle.cache_folder() / "drawings" / drawings.fingerprint()[:24]
     if not folder.is_dir():
         terminal.say("data: drawing the quickstart's pictures")
         drawings.make_drawings(folder)

@@ -3,6 +3,8 @@
 A class is one pose of one body. Poses of the same body differ only in which limbs are stretched, bent or folded over
 the lump, so that telling them apart takes the arrangement of parts and not the outline's size or colour alone. Method
 ours: a height map, the upper envelope of capsules, lit by Lambert's law.
+
+Some of these bodies look like hands. A score on photographs of hands therefore says less about other photographs.
 """
 
 import dataclasses
@@ -22,7 +24,7 @@ class Body:
     """A body and one pose of it; lengths are in units of about the lump's radius, angles in radians.
 
     Arrays have one entry per limb: `roots` where on the lump, `lengths`, `widths`, `states` (stretched, bent, folded)
-    and `leans` off the radius; `lump` is (2,), its half width and half height; `stalk` is the stalk's radius, 0 for none.
+    and `leans` off the radius; `lump` is (2,), its half width and height; `stalk` is the stalk's radius, 0 for none.
     """
 
     roots: np.ndarray

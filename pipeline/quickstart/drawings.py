@@ -58,7 +58,7 @@ def make_drawings(folder: pathlib.Path, *, seed: int = 0, per_class: int = 300, 
 
 
 def fingerprint() -> str:
-    """Return the sha256, in hexadecimal, of the code that draws: where it is the same, so are the drawings of a seed."""
+    """Return the sha256, in hexadecimal, of the code that draws; the same code draws the same for a seed."""
     here = pathlib.Path(__file__)
     return hashlib.sha256(here.read_bytes() + here.with_name("outlines.py").read_bytes()).hexdigest()
 

@@ -78,7 +78,7 @@ def train(
     """Train until `recipe.rounds` rounds are done, going on from the checkpoint in `work` where there is one.
 
     In: the recipe; `work`, a folder that exists; `draw_round(n)`, which begins to draw round n and returns what waits
-    for its images (N, 96, 96, 3) uint8 and labels (N,); `say`, which takes a line for each round; `rounds`, to stop early.
+    for its images (N, 96, 96, 3) uint8 and labels (N,); `say`, which takes a line a round; `rounds`, to stop early.
     Out: the backbone. Raises InputError when the checkpoint was made with another recipe.
     """
     backbone, classifier = build_classifier(recipe)
