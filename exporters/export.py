@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 import os
@@ -48,6 +49,14 @@ def move_into_place(folder: Path, target: Path) -> Path:
         shutil.rmtree(target)
     os.replace(folder, target)
     return target
+
+
+def keep_in_cache(folder: Path, target: Path) -> None:
+    """Move a finished folder into the cache; where another run was quicker, its folder of the same content stays."""
+    with contextlib.suppress(OSError):
+        os.replace(folder, target)
+    if not target.is_dir():
+        raise OSError(f"{target} could not be written")
 
 
 def artifact_card(card: Card, name: ArtifactName) -> Card:

@@ -67,8 +67,13 @@ def write_golden(
     labels = {f"labels_{name}": values for name, values in sorted(golden.truth.items())}
     np.savez_compressed(folder / "images.npz", images=golden.images, **labels)
     np.savez_compressed(folder / "reference.npz", **dict(sorted(golden.reference.items())))
+    pixels = images_of_files(pictures, golden.card)
     expected = [
-        {"file": path.name, "outputs": {name: values[index].tolist() for name, values in reference_of_files.items()}}
+        {
+            "file": path.name,
+            "pixels_sha256": hashlib.sha256(pixels[index].tobytes()).hexdigest(),
+            "outputs": {name: values[index].tolist() for name, values in reference_of_files.items()},
+        }
         for index, path in enumerate(pictures)
     ]
     _write_json(folder / FILES / "expected.json", {"schema_version": SCHEMA_VERSION, "files": expected})
@@ -176,6 +181,28 @@ def read_golden(out: Path, manifest: Mapping) -> GoldenSet:
             "export the model again",
         ) from fault
     return GoldenSet(images, truth, reference, card, limits)
+
+
+def check_pixels(out: Path, card: Card) -> dict[str, object]:
+    """Decode and resize the golden files here, and compare with what the Keras model got on the day of the export.
+
+    Returns:
+        `{"status": "verified"|"failed"|"not_verified", "files": how many were compared, "reason": ""}`; another
+        version of the decoder or of the resize is found out here, whatever the artifacts answer.
+    """
+    folder = out / GOLDEN / FILES
+    try:
+        expected = json.loads((folder / "expected.json").read_text(encoding="utf-8"))["files"]
+        pixels = images_of_files([folder / each["file"] for each in expected], card)
+        found = [hashlib.sha256(image.tobytes()).hexdigest() for image in pixels]
+        other = [each["file"] for each, mine in zip(expected, found, strict=True) if each["pixels_sha256"] != mine]
+    except (OSError, ValueError, KeyError, TypeError) as fault:
+        return {"status": "failed", "files": 0, "reason": f"the golden files cannot be read: {fault}"}
+    if other:
+        reason = f"decoded and resized here, {len(other)} of {len(expected)} golden files give other pixels: {other[0]}"
+        return {"status": "failed", "files": len(expected), "reason": reason}
+    status = "verified" if expected else "not_verified"
+    return {"status": status, "files": len(expected), "reason": "" if expected else "there are no golden files"}
 
 
 def _limits_from_json(data: Mapping[str, float | None]) -> Limits:

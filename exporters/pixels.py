@@ -38,7 +38,7 @@ def decode(data: bytes) -> np.ndarray:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(data)) as opened:
                 opened.load()
-                picture = ImageOps.exif_transpose(opened)
+                picture = _turned(opened)
                 return _to_rgb(picture)
     except Image.DecompressionBombError as fault:
         raise ValueError(f"too large: {fault}") from fault
@@ -55,6 +55,13 @@ def read_picture(path: Path) -> np.ndarray:
     except OSError as fault:
         raise ValueError(f"cannot be read: {fault.strerror or fault}") from fault
     return decode(data)
+
+
+def _turned(opened: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(opened)
+    except Exception:  # Pillow's reader of damaged EXIF blocks raises struct.error, AttributeError and others
+        return opened
 
 
 def _to_rgb(picture: Image.Image) -> np.ndarray:

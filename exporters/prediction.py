@@ -50,6 +50,7 @@ def predict_pictures(folder_or_artifact: Path, pictures: list[Path], top: int) -
 
 def find_artifact(named: Path) -> Path:
     """Return the artifact's folder that a path means; raises InputError where it means none."""
+    named = named.resolve()
     files = {row.file for row in FORMATS.values()}
     if named.is_file() and named.name in files:
         return named.parent

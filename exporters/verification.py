@@ -15,7 +15,7 @@ import numpy as np
 from exporters import parity
 from exporters.contract import CEILINGS, FEATURES_NAME, FORMATS, INPUT_NAME, SCHEMA_VERSION, ArtifactName, Card, Limits
 from exporters.errors import InputError, NotVerifiedError, ParityError
-from exporters.golden import ARTIFACTS, GoldenSet, check_files, read_golden, read_manifest, sha256_of
+from exporters.golden import ARTIFACTS, GoldenSet, check_files, check_pixels, read_golden, read_manifest, sha256_of
 
 LATENCY_REPEATS = 20
 _DOCUMENTS = ("card.json", "README.md")
@@ -31,7 +31,7 @@ def verify_folder(out: Path, progress: Callable[[str], None] = lambda name: None
         progress: called with each artifact's name before it is judged.
 
     Returns:
-        The keys `integrity`, `artifacts`, `notes`, `verdict`, `exit_code` of report.json.
+        The keys `integrity`, `pixels`, `artifacts`, `notes`, `verdict`, `exit_code` of report.json.
 
     Raises:
         InputError: there is no golden set, or it cannot be read.
@@ -47,13 +47,22 @@ def verify_folder(out: Path, progress: Callable[[str], None] = lambda name: None
         artifacts.append(verify_artifact(out / ARTIFACTS / name, golden, [Path(path).name for path in changed]))
     # The manifest says itself which limits hold: whoever loosened them, the report says so.
     notes = loosened_notes(golden.limits, CEILINGS)
-    return {"integrity": integrity, "artifacts": artifacts, "notes": notes, **judge(artifacts, integrity)}
+    pixels = check_pixels(out, golden.card)
+    if pixels["status"] == parity.FAILED:
+        notes.append(f"Decode and resize: {pixels['reason']}.")
+    verdict = judge(artifacts, integrity, pixels)
+    return {"integrity": integrity, "pixels": pixels, "artifacts": artifacts, "notes": notes, **verdict}
 
 
-def judge(artifacts: list[dict[str, Any]], integrity: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `verdict` and `exit_code` over all artifacts: 1 where one failed, else 3 where one was not verified."""
+def judge(
+    artifacts: list[dict[str, Any]], integrity: Mapping[str, Any], pixels: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return `verdict` and `exit_code` over all artifacts: 1 where one failed, else 3 where one was not verified.
+
+    Changed files, and golden files that are decoded or resized otherwise here, fail the whole folder.
+    """
     statuses = [runtime["status"] for artifact in artifacts for runtime in artifact["runtimes"]]
-    if parity.FAILED in statuses or integrity["status"] == parity.FAILED:
+    if parity.FAILED in (*statuses, integrity["status"], (pixels or {}).get("status")):
         code = 1
     else:
         code = 0 if statuses and set(statuses) == {parity.VERIFIED} else 3
@@ -135,11 +144,9 @@ def _verify_in_runtime(folder: Path, name: ArtifactName, golden: GoldenSet) -> d
             }
         with open_runner(folder, name.format) as runner:
             entry |= {"runner": runner.name, "version": runner.version, "backend": runner.backend}
-            if runner.input_name != INPUT_NAME:
-                return entry | {
-                    "status": parity.FAILED,
-                    "reason": f"the input is called '{runner.input_name}', not '{INPUT_NAME}'",
-                }
+            fault = _input_fault(runner, name)
+            if fault:
+                return entry | {"status": parity.FAILED, "reason": fault}
             answers = runner.predict(golden.images)
             entry["images"] = len(golden.images)
             entry["latency_ms"] = _latency(runner.time_one(golden.images[0], LATENCY_REPEATS))
@@ -149,6 +156,19 @@ def _verify_in_runtime(folder: Path, name: ArtifactName, golden: GoldenSet) -> d
         return entry | {"status": parity.FAILED, "reason": fault.what}
     answers.pop(FEATURES_NAME, None)
     return entry | judge_answers(golden, answers, golden.limits.get(name.precision))
+
+
+def _input_fault(runner: Any, name: ArtifactName) -> str:
+    """Return in what the input breaks the raw-pixel contract, or an empty string."""
+    if runner.input_name != INPUT_NAME:
+        return f"the input is called '{runner.input_name}', not '{INPUT_NAME}'"
+    wanted = "uint8" if name.precision in FORMATS[name.format].integer_precisions else "float32"
+    if runner.input_dtype != wanted:
+        return f"the input is {runner.input_dtype}, not {wanted}"
+    scale, zero_point = runner.input_scale
+    if abs(scale - 1.0) > 1e-6 or zero_point != 0:
+        return f"the input's scale is {scale:g} and its zero point {zero_point}: raw pixels need 1.0 and 0"
+    return ""
 
 
 def judge_answers(golden: GoldenSet, answers: Mapping[str, np.ndarray], limits: Limits | None) -> dict[str, Any]:

@@ -15,6 +15,9 @@ from exporters.contract import INPUT_NAME
 from exporters.errors import CutpointError, InputError
 from pipeline.scaling import scale_pixels
 
+# The run's own name stands in the card: a graph's name may hold few of the characters that a person may use.
+MODEL_NAME = "cutpoint"
+
 
 def feature_extractor(truncated: keras.Model, pixel_scaling: str, pooling: str) -> keras.Model:
     """Return a model from raw pixels to what a head takes.
@@ -29,16 +32,13 @@ def feature_extractor(truncated: keras.Model, pixel_scaling: str, pooling: str) 
     return keras.Model(image, _pool(features, pooling), name="feature_extractor")
 
 
-def assemble(
-    truncated: keras.Model, pixel_scaling: str, heads: Mapping[str, tuple[str, keras.Model]], name: str
-) -> keras.Model:
+def assemble(truncated: keras.Model, pixel_scaling: str, heads: Mapping[str, tuple[str, keras.Model]]) -> keras.Model:
     """Put the parts together as one flat model of stock layers.
 
     Args:
         truncated: the frozen, truncated backbone.
         pixel_scaling: see `scale_pixels`.
         heads: name -> (pooling, head on pooled features).
-        name: of the model.
 
     Returns:
         `image` (N, height, width, 3) float32 0..255 -> a dict, head name -> float32 (N, ...).
@@ -54,7 +54,7 @@ def assemble(
         head_name: lay_flat(head, _pool(features, pooling, f"{head_name}_{pooling}"))
         for head_name, (pooling, head) in sorted(heads.items())
     }
-    shared = keras.Model(image, outputs, name=name)
+    shared = keras.Model(image, outputs, name=MODEL_NAME)
     # The layers of `shared` stand in the backbone's graph too; a clone has layers, and a file, of its own.
     model = keras.models.clone_model(shared)
     model.set_weights(shared.get_weights())

@@ -29,7 +29,8 @@ ENTRIES = frozenset(
     {MARK, MODEL, CARD, LOG, "report.json", "report.md", "report.html", "report.xml", "artifacts", "golden"}
 )
 RUNS = Path("runs")
-CACHE_ENTRIES = ("artifacts", "drawings", "features", "heads")
+# Named so that `cutpoint cache --clear` takes nothing of anybody else's in a folder that is shared.
+CACHE_ENTRIES = ("cutpoint-artifacts", "cutpoint-drawings", "cutpoint-features", "cutpoint-heads")
 
 
 def cache_folder() -> Path:
@@ -140,10 +141,12 @@ def staging(out: Path) -> tempfile.TemporaryDirectory:
 
 def replace_results(out: Path, staged: Path) -> None:
     """Put a new model in place of an earlier run's: its artifacts, golden set and reports go, as they are of another."""
+    # Without it no later stage takes a half-replaced folder for a trained one; it comes back last.
+    (out / MARK / STATE).unlink(missing_ok=True)
     for name in ENTRIES - {MARK, LOG, MODEL, CARD}:
         target = out / name
         shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)
-    for entry in sorted(staged.iterdir()):
+    for entry in sorted(staged.iterdir(), key=lambda entry: (entry.name == STATE, entry.name)):
         target = out / MARK / entry.name if entry.name in (STATE, CALIBRATION) else out / entry.name
         if target.is_dir():
             shutil.rmtree(target)
@@ -188,9 +191,11 @@ def read_calibration_images(out: Path) -> np.ndarray:
 def cache_rows(folder: Path) -> dict[str, int]:
     """Return what the cache holds: kind -> bytes."""
     return {
-        entry.name: sum(path.stat().st_size for path in entry.rglob("*") if path.is_file())
-        for entry in sorted(folder.iterdir())
-        if entry.is_dir()
+        name.removeprefix("cutpoint-"): sum(
+            path.stat().st_size for path in (folder / name).rglob("*") if path.is_file()
+        )
+        for name in CACHE_ENTRIES
+        if (folder / name).is_dir()
     }
 
 

@@ -180,9 +180,11 @@ def export(
         from pipeline import run as stages
 
         if folder_or_model is not None and folder_or_model.suffix in (".keras", ".h5"):
-            settings = _config(None, data or "", None, None, None, None, formats, seed, None, set)
+            _check_foreign_data(data)
+            settings = _config(None, data, None, None, None, None, formats, seed, None, set)
             folder = bundle.claim(out or bundle.RUNS / folder_or_model.stem)
             with terminal.logging_to(folder / "log.txt"):
+                stages.choose_tensorflow()
                 from pipeline.foreign import export_foreign
 
                 export_foreign(folder_or_model, settings, pixel_scaling, folder, terminal)
@@ -404,6 +406,15 @@ def cache(
     _guard(work, as_json)
 
 
+def _check_foreign_data(data: str | None) -> None:
+    if not data:
+        raise InputError(
+            "No data are named for the model.",
+            "--data DIR: pictures to calibrate with and to compare on",
+            "cutpoint export MODEL.keras --data photos/",
+        )
+
+
 def _needs_extra(command: str, fault: ImportError) -> NotVerifiedError:
     return NotVerifiedError(
         f"`cutpoint {command}` needs a package that is not installed: {fault}.",
@@ -414,7 +425,11 @@ def _needs_extra(command: str, fault: ImportError) -> NotVerifiedError:
 
 def _show_report(terminal: Terminal, report: dict[str, Any], folder: Path | None, as_json: bool) -> int:
     if as_json:
-        _print_json(terminal, report)
+        from exporters.report import to_json
+
+        # The same text as report.json: strict JSON, without NaN or infinity.
+        terminal.results.file.write(to_json(report).rstrip() + "\n")
+        terminal.results.file.flush()
     else:
         from exporters.report import print_table
 
@@ -437,8 +452,12 @@ def _temporary_log() -> Path:
 def _logging_aside(terminal: Terminal) -> Iterator[None]:
     """Log into a temporary file, which goes when all is well."""
     log = _temporary_log()
-    with terminal.logging_to(log):
-        yield
+    try:
+        with terminal.logging_to(log):
+            yield
+    except CutpointError:
+        log.unlink(missing_ok=True)
+        raise
     log.unlink(missing_ok=True)
 
 

@@ -23,6 +23,7 @@ from pipeline.features import find_unreadable
 from pipeline.foreign import decided_scaling, describe, indices, input_size, load_foreign
 from pipeline.run import choose, data_folder, versions
 from pipeline.scaling import scale_pixels
+from pipeline.splitting import relative_path
 from pipeline.terminal import Terminal
 
 
@@ -66,7 +67,14 @@ def verify_foreign(
         "cutpoint_version": versions().get("cutpoint", ""),
         "name": reference.stem,
         "seed": config.seed,
-        "data": {"test": len(chosen), "skipped": [{"path": sha, "reason": why} for sha, why in bad.items()]},
+        "data": {
+            "test": len(chosen),
+            "skipped": [
+                {"path": relative_path(each.path, root), "reason": bad[each.sha256]}
+                for each in examples
+                if each.sha256 in bad
+            ],
+        },
         "stages": [],
         "reference": {"accuracy": accuracy, "images": len(chosen)},
         "artifacts": [entry],

@@ -165,7 +165,7 @@ def _put_head(raw: dict[str, Any], kind: str | None) -> None:
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as fault:
         raise InputError(
             f"The configuration {path} cannot be read: {fault}.",

@@ -41,6 +41,8 @@ def resolve_cut(backbone: keras.Model, cut: str | int, backbone_name: str) -> st
     """
     names = [layer.name for layer in backbone.layers]
     listing = f"`cutpoint layers {backbone_name}` lists them all"
+    if isinstance(cut, str) and (cut == "auto" or cut.startswith("stride:")):
+        raise InputError(f"The cut '{cut}' is not available in this version.", "a layer's name or index", listing)
     if cut == "":
         return backbone_row(backbone_name).usual_cut
     if isinstance(cut, int) or re.fullmatch(r"-?[0-9]+", cut):

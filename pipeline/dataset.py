@@ -6,6 +6,7 @@ import concurrent.futures
 import csv
 import dataclasses
 import hashlib
+import os
 import re
 from pathlib import Path
 
@@ -73,7 +74,7 @@ def _digest(path: Path) -> str:
         return sha256_of(path)
     except OSError:
         # Not readable: it is skipped with its reason when it should be decoded.
-        return "unreadable:" + hashlib.sha256(str(path).encode()).hexdigest()
+        return "unreadable:" + hashlib.sha256(os.fsencode(path)).hexdigest()
 
 
 def _walk_folder(root: Path, targets: tuple[str, ...]) -> list[Example]:
@@ -85,8 +86,15 @@ def _walk_folder(root: Path, targets: tuple[str, ...]) -> list[Example]:
         )
     folders = sorted(folder for folder in root.iterdir() if folder.is_dir() and not folder.name.startswith("."))
     named_splits = [folder for folder in folders if folder.name.lower() in _SPLIT_FOLDERS]
-    if not any(_SPLIT_FOLDERS[folder.name.lower()] == "train" for folder in named_splits):
+    if not any(_SPLIT_FOLDERS[each.name.lower()] == "train" and _has_folders(each) for each in named_splits):
         return [draft for folder in folders for draft in _pictures_of_class(folder, "")]
+    strangers = [each for each in folders if each not in named_splits and _pictures_of_class(each, "")]
+    if strangers:
+        raise InputError(
+            f"{root} holds the folder '{strangers[0].name}' with pictures beside its split folders.",
+            f"{nearest(strangers[0].name, SPLITS)} (folders for splits only, or folders for classes only)",
+            "rename it, or move it into a split",
+        )
     return [
         draft
         for split_folder in named_splits
@@ -94,6 +102,10 @@ def _walk_folder(root: Path, targets: tuple[str, ...]) -> list[Example]:
         if folder.is_dir() and not folder.name.startswith(".")
         for draft in _pictures_of_class(folder, _SPLIT_FOLDERS[split_folder.name.lower()])
     ]
+
+
+def _has_folders(folder: Path) -> bool:
+    return any(each.is_dir() and not each.name.startswith(".") for each in folder.iterdir())
 
 
 def _pictures_of_class(folder: Path, split: str) -> list[Example]:
@@ -173,9 +185,17 @@ def _with_groups(drafts: list[Example], root: Path, group: str) -> list[Example]
     ]
 
 
+def _is_one_line(label: str) -> bool:
+    try:
+        label.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return not any(ord(character) < 32 or character in "\x85\u2028\u2029" for character in label)
+
+
 def _check_labels(path: Path, target: str, labels: set[str]) -> None:
     for label in sorted(labels):
-        if not label.strip() or any(ord(character) < 32 or character in "\x85\u2028\u2029" for character in label):
+        if not label.strip() or not _is_one_line(label):
             raise InputError(
                 f"The label {label!r} of '{target}' in {path} cannot be a line of labels.txt.",
                 "a label that is not empty and holds no line break or control character",

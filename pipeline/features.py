@@ -46,7 +46,7 @@ class FeatureStore:
 
     def __init__(self, cache: Path, key: Mapping[str, Any], width: int) -> None:
         text = json.dumps(key, sort_keys=True)
-        self.folder = cache / "features" / hashlib.sha256(text.encode()).hexdigest()[:24]
+        self.folder = cache / "cutpoint-features" / hashlib.sha256(text.encode()).hexdigest()[:24]
         self.width = width
         self._key_text = text
         self._lock = filelock.FileLock(str(self.folder) + ".lock")

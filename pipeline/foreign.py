@@ -19,7 +19,7 @@ from exporters.golden import GoldenSet, images_of_files, prepare_files, write_go
 from exporters.pixels import load_images
 from exporters.runners.keras import KerasRunner
 from pipeline import bundle
-from pipeline.assembly import lay_flat
+from pipeline.assembly import MODEL_NAME, lay_flat, save_model
 from pipeline.backbones import PIXEL_SCALINGS
 from pipeline.backbones.loading import digest_of_weights
 from pipeline.config import HEAD_NAME, RESERVED_HEAD_NAMES, Config, limits_of, resize_of
@@ -129,7 +129,7 @@ def wrap(model: keras.Model, pixel_scaling: str, how: Resize) -> keras.Model:
         image = keras.Input((how.height, how.width, 3), name=INPUT_NAME)
         try:
             outputs = apply(model, scale_pixels(image, pixel_scaling))
-            shared = keras.Model(image, _named(model, outputs), name=model.name)
+            shared = keras.Model(image, _named(model, outputs), name=MODEL_NAME)
         except ValueError:
             # Two models inside have layers of the same name: they stay models inside.
             continue
@@ -191,7 +191,7 @@ def _stage_reference(
     calibration = choose(dataset.of_split("train"), config.export.calibration_images, config.seed)
     pixels = load_images([example.path for example in calibration], how)
     np.savez_compressed(staged / bundle.CALIBRATION, images=pixels)
-    model.save(staged / bundle.MODEL)
+    save_model(model, staged / bundle.MODEL)
     card.write(staged / bundle.CARD)
     accuracy = {name: float((reference[name].argmax(-1) == truth[name]).mean()) for name in truth}
     return state_of(config, dataset, card, {}, {"accuracy": accuracy, "images": len(test)})

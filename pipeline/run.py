@@ -52,6 +52,7 @@ def run(config: Config, out: Path, terminal: Terminal) -> dict[str, Any]:
     Raises:
         InputError: something that the user gave is wrong.
     """
+    choose_tensorflow()
     train(config, out, terminal)
     export(out, config.export.formats, terminal)
     return verify(out, terminal)
@@ -72,6 +73,17 @@ def train(config: Config, out: Path, terminal: Terminal) -> None:
         state = training.teach(config, root, examples, Path(staged), log, terminal)
         bundle.write_state(Path(staged), {**state, "stages": log.to_json()})
         bundle.replace_results(out, Path(staged))
+
+
+def choose_tensorflow() -> None:
+    """Make TensorFlow Keras's backend, which exporting needs; raises InputError where another one is asked for."""
+    # The variable goes before a backend that is named in keras.json.
+    if os.environ.setdefault("KERAS_BACKEND", "tensorflow") != "tensorflow":
+        raise InputError(
+            f"KERAS_BACKEND is {os.environ['KERAS_BACKEND']}.",
+            "tensorflow: the converters trace the model with it",
+            "unset KERAS_BACKEND, or use `cutpoint train` with it and `cutpoint export` without",
+        )
 
 
 def check(config: Config) -> None:
@@ -96,10 +108,15 @@ def data_folder(config: Config, terminal: Terminal) -> Path:
         return Path(config.data.path).expanduser()
     drawings = importlib.import_module("pipeline.quickstart.drawings")
     # Named after the code that draws them, so that other drawings never pass for these.
-    folder = bundle.cache_folder() / "drawings" / drawings.fingerprint()[:24]
+    folder = bundle.cache_folder() / "cutpoint-drawings" / drawings.fingerprint()[:24]
     if not folder.is_dir():
         terminal.say("data: drawing the quickstart's pictures")
-        drawings.make_drawings(folder)
+        try:
+            drawings.make_drawings(folder)
+        except OSError:
+            # Another run may have drawn the same pictures meanwhile.
+            if not folder.is_dir():
+                raise
     return folder
 
 
@@ -148,12 +165,7 @@ def export(out: Path, formats: tuple[str, ...], terminal: Terminal) -> None:
     """Export a trained model to every format asked for, and write the golden set's manifest over all of it."""
     names = parse_formats(formats)
     state = bundle.read_state(out)
-    if os.environ.setdefault("KERAS_BACKEND", "tensorflow") != "tensorflow":
-        raise InputError(
-            f"KERAS_BACKEND is {os.environ['KERAS_BACKEND']}.",
-            "tensorflow: the converters trace the model with it",
-            "unset KERAS_BACKEND for `cutpoint export`; the trained model is the same under every backend",
-        )
+    choose_tensorflow()
     prepare_keras("auto")
     log = StageLog(terminal.say)
     shipping = importlib.import_module("pipeline.shipping")
@@ -232,7 +244,14 @@ def state_of(config: Config, dataset: Dataset, card: Card, training: dict, refer
 
 def result_name(config: Config) -> str:
     """Return the run's name: the configuration's, else that of the data's folder or file."""
-    return config.name or (Path(config.data.path).resolve().stem if config.data.path != QUICKSTART else QUICKSTART)
+    return config.name or _name_of_data(config.data.path)
+
+
+def _name_of_data(path: str) -> str:
+    if path == QUICKSTART:
+        return QUICKSTART
+    resolved = Path(path).resolve()
+    return resolved.name if resolved.is_dir() else resolved.stem
 
 
 def usual_resize(config: Config) -> Any:

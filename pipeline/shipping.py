@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 from exporters.contract import ArtifactName, Card
-from exporters.export import export_artifact, move_into_place
+from exporters.export import export_artifact, keep_in_cache, move_into_place
 from exporters.golden import sha256_of
 from exporters.inference import InferenceModels
 from exporters.verification import parse_artifact_name
@@ -42,7 +42,7 @@ def ship(out: Path, names: tuple[ArtifactName, ...], state: dict[str, Any], log:
     with tempfile.TemporaryDirectory(prefix="saved-model-", dir=out / bundle.MARK) as work:
         for name in names:
             with log.stage(f"export {name}", "converting") as stage:
-                cached = bundle.cache_folder() / "artifacts" / f"{key}-{name}"
+                cached = bundle.cache_folder() / "cutpoint-artifacts" / f"{key}-{name}"
                 stage.cached = cached.is_dir()
                 if not stage.cached:
                     models = models or _inference_models(out, card, calibration_images, state, Path(work))
@@ -74,7 +74,7 @@ def _make(name: ArtifactName, saved: Path, card: Card, cached: Path, calibration
     cached.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".making-", dir=cached.parent) as work:
         made = export_artifact(name, saved, card, Path(work), calibration_images)
-        move_into_place(made, cached)
+        keep_in_cache(made, cached)
 
 
 def _copy(cached: Path, target: Path) -> None:

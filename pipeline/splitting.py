@@ -222,4 +222,6 @@ def _check_split_sizes(examples: list[Example]) -> None:
 
 def relative_path(path: Path, base: Path) -> str:
     """Return a picture's path as messages show it: below the data's folder where it lies there."""
-    return path.relative_to(base).as_posix() if path.is_relative_to(base) else path.as_posix()
+    # Outside the data's folder the name has to do: a report travels, and whole paths tell of the machine it was made on.
+    shown = path.relative_to(base).as_posix() if path.is_relative_to(base) else path.name
+    return shown.encode("utf-8", "backslashreplace").decode("utf-8")

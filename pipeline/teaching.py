@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 from exporters.contract import Backbone as BackboneRecord
 from exporters.contract import Card, Output, Resize
 from exporters.errors import CutpointError
+from exporters.export import keep_in_cache
 from exporters.golden import GoldenSet, images_of_files, prepare_files, write_golden
 from exporters.pixels import load_images
 from exporters.runners.keras import KerasRunner
@@ -72,7 +74,6 @@ def teach(
             truncated,
             backbone.pixel_scaling,
             {name: (each.pooling, each.head) for name, each in taught.items()},
-            result_name(config),
         )
         card = _card(config, how, backbone, cut, model, taught, dataset)
         save_model(model, staged / bundle.MODEL)
@@ -152,12 +153,12 @@ def _teach_one(
 ) -> tuple[keras.Model, dict[str, Any], bool]:
     """Train a head, or take it from the cache where the very same training was done already."""
     key = _training_key(name, section, config, data, classes, device)
-    folder = bundle.cache_folder() / "heads" / key
+    folder = bundle.cache_folder() / "cutpoint-heads" / key
     weights, curves = folder / "head.weights.h5", folder / "history.json"
     if curves.is_file():
         head = build_head(name, section, data.train_features.shape[1], classes, config.seed)
         head.load_weights(weights)
-        return head, json.loads(curves.read_text()), True
+        return head, json.loads(curves.read_text(encoding="utf-8")), True
     with terminal.progress(f"head {name}") as progress:
         head, history = train_head(
             name,
@@ -168,10 +169,13 @@ def _teach_one(
             config.seed,
             lambda epoch, epochs, figures: progress(epoch, epochs),
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    head.save_weights(weights)
-    # Written last: a killed run leaves no history, and the next one trains again.
-    curves.write_text(json.dumps(history))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".training-", dir=folder.parent) as work:
+        made = Path(work) / key
+        made.mkdir()
+        head.save_weights(made / weights.name)
+        (made / curves.name).write_text(json.dumps(history), encoding="utf-8")
+        keep_in_cache(made, folder)
     return head, history, False
 
 

@@ -15,7 +15,7 @@ import pytest
 from exporters.contract import Resize
 from exporters.errors import CutpointError, InputError
 from pipeline import assembly
-from pipeline.assembly import assemble, feature_extractor, save_model
+from pipeline.assembly import MODEL_NAME, assemble, feature_extractor, save_model
 from pipeline.backbones import PIXEL_SCALINGS
 from pipeline.backbones.loading import LoadedBackbone, digest_of_weights, load_backbone
 from pipeline.config import BackboneSection, HeadSection
@@ -60,7 +60,7 @@ def heads(truncated: keras.Model) -> dict[str, tuple[str, keras.Model]]:
 
 @pytest.fixture(scope="module")
 def model(truncated: keras.Model, heads: dict) -> keras.Model:
-    return assemble(truncated, "tf", heads, "signs")
+    return assemble(truncated, "tf", heads)
 
 
 def test_the_contract(model: keras.Model) -> None:
@@ -71,7 +71,7 @@ def test_the_contract(model: keras.Model) -> None:
     answers = model(IMAGES)
     assert {name: value.shape for name, value in answers.items()} == {"age": (6, 4), "sign": (6, 3)}
     assert all(value.dtype == "float32" for value in answers.values())
-    assert model.name == "signs"
+    assert model.name == MODEL_NAME
 
 
 def test_the_answers_are_those_of_the_parts(truncated: keras.Model, heads: dict, model: keras.Model) -> None:
@@ -95,7 +95,7 @@ def test_pixels_go_in_raw_whatever_the_scaling(truncated: keras.Model, heads: di
     image = keras.Input((SIDE_PX, SIDE_PX, 3))
     scaled = np.asarray(keras.Model(image, scale_pixels(image, pixel_scaling))(IMAGES))
     expected = heads["sign"][1](np.asarray(truncated(scaled)).mean((1, 2)))
-    found = assemble(truncated, pixel_scaling, {"sign": heads["sign"]}, "x")(IMAGES)["sign"]
+    found = assemble(truncated, pixel_scaling, {"sign": heads["sign"]})(IMAGES)["sign"]
     assert np.abs(np.asarray(found) - np.asarray(expected)).max() < 1e-4
 
 
@@ -126,7 +126,7 @@ def test_weights_that_changed_on_the_way_are_found(
 
     monkeypatch.setattr(assembly.keras.models, "clone_model", careless)
     with pytest.raises(CutpointError, match="frozen weights of 'Conv1'"):
-        assemble(truncated, "tf", heads, "x")
+        assemble(truncated, "tf", heads)
 
 
 def test_dropout_is_inert(model: keras.Model) -> None:
@@ -151,7 +151,7 @@ def test_stock_layers_in_a_flat_graph(model: keras.Model) -> None:
 )
 def test_names_that_clash(truncated: keras.Model, poolings: dict, pixel_scaling: str, clash: str) -> None:
     with pytest.raises(InputError, match=f"'{clash}'") as caught:
-        assemble(truncated, pixel_scaling, heads_on(truncated, poolings), "x")
+        assemble(truncated, pixel_scaling, heads_on(truncated, poolings))
     assert "rename [heads." in caught.value.mend
 
 
@@ -168,10 +168,10 @@ def test_the_digest_follows_every_weight(model: keras.Model) -> None:
 
 def test_the_same_model_is_saved_as_the_same_bytes(truncated: keras.Model, heads: dict, tmp_path: Path) -> None:
     for name in ("one", "other"):
-        save_model(assemble(truncated, "tf", heads, "signs"), tmp_path / f"{name}.keras")
+        save_model(assemble(truncated, "tf", heads), tmp_path / f"{name}.keras")
     assert (tmp_path / "one.keras").read_bytes() == (tmp_path / "other.keras").read_bytes()
     loaded = keras.models.load_model(tmp_path / "one.keras")
-    assert digest_of_weights(loaded) == digest_of_weights(assemble(truncated, "tf", heads, "signs"))
+    assert digest_of_weights(loaded) == digest_of_weights(assemble(truncated, "tf", heads))
 
 
 LOADS_ALONE = """
@@ -191,7 +191,7 @@ print(json.dumps({name: np.asarray(value).tolist() for name, value in model(imag
 
 def test_it_loads_where_cutpoint_is_not_installed(truncated: keras.Model, heads: dict, tmp_path: Path) -> None:
     # The caffe way flips channels, which a careless exporter does in a Lambda.
-    model = assemble(truncated, "caffe", heads, "signs")
+    model = assemble(truncated, "caffe", heads)
     save_model(model, tmp_path / "model.keras")
     np.save(tmp_path / "images.npy", IMAGES)
     clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}

@@ -249,15 +249,20 @@ def test_doctor_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUTPOINT_CACHE", str(tmp_path))
-    for name in ("features/abc/rows.f32", "heads/abc/history.json", "thesis.txt", "photos/cat.jpg"):
+    for name in (
+        "cutpoint-features/abc/rows.f32",
+        "cutpoint-heads/abc/history.json",
+        "features/thesis.txt",
+        "photos/cat.jpg",
+    ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"x" * 1000)
     outcome = cutpoint("cache", "--json")
-    assert outcome.json() == {"path": str(tmp_path), "size_bytes": {"features": 1000, "heads": 1000, "photos": 1000}}
+    assert outcome.json() == {"path": str(tmp_path), "size_bytes": {"features": 1000, "heads": 1000}}
     assert f"{tmp_path}: features 0.0 MiB" in cutpoint("cache").stdout
-    assert cutpoint("cache", "--clear", "--json").json() == {"path": str(tmp_path), "size_bytes": {"photos": 1000}}
+    assert cutpoint("cache", "--clear", "--json").json() == {"path": str(tmp_path), "size_bytes": {}}
     left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
-    assert left == {"thesis.txt", "photos/cat.jpg"}
+    assert left == {"features/thesis.txt", "photos/cat.jpg"}
 
 
 def test_formats_of_the_help_exist(helped: dict[str, Outcome]) -> None:

@@ -394,3 +394,26 @@ def check_invariants(examples: list[Example], dataset: Dataset) -> None:
         for label, found in counted(dataset).items():
             assert found["train"] >= 1, label
             assert found["test"] >= 1, label
+
+
+def test_a_class_that_is_called_train(tmp_path: Path) -> None:
+    write_noise(tmp_path, {"bus": 3, "car": 3, "train": 3})
+    assert {each.targets["label"] for each in listed(tmp_path)} == {"bus", "car", "train"}
+
+
+def test_a_stranger_beside_split_folders_is_named(tmp_path: Path) -> None:
+    for folder in ("train", "vall", "test"):
+        write_noise(tmp_path / folder, {"a": 3, "b": 3})
+    with pytest.raises(InputError, match="'vall'") as caught:
+        listed(tmp_path)
+    assert "'val'" in caught.value.expected
+
+
+def test_paths_outside_the_data_are_not_told_whole(tmp_path: Path) -> None:
+    write_noise(tmp_path / "elsewhere", {"a": 3, "b": 3})
+    (tmp_path / "data").mkdir()
+    rows = [f"{path},{path.parent.name}" for path in sorted((tmp_path / "elsewhere").rglob("*.png"))]
+    (tmp_path / "data" / "all.csv").write_text("path,label\n" + "\n".join(rows), encoding="utf-8")
+    examples = listed(tmp_path / "data" / "all.csv")
+    dataset = split(examples, bad={examples[0].sha256: "damaged"}, root=tmp_path / "data" / "all.csv")
+    assert [path for path, _ in dataset.skipped] == [examples[0].path.name]

@@ -19,6 +19,7 @@ from exporters.golden import (
     MOST_FILES,
     GoldenSet,
     check_files,
+    check_pixels,
     images_of_files,
     prepare_files,
     read_golden,
@@ -258,3 +259,19 @@ def test_noise_in_the_arrays_is_an_input_error_or_harmless(out: Path) -> None:
             read_golden(out, read_manifest(out))
         except InputError:
             continue
+
+
+def test_the_golden_files_give_the_same_pixels_here(out: Path) -> None:
+    found = check_pixels(out, CARD)
+    assert found["status"] == "verified" and found["files"] == 3
+
+
+def test_another_resize_is_found_out_by_the_golden_files(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("exporters.golden.resize", lambda rgb, how: np.array(Image.fromarray(rgb).resize((32, 32), 0)))
+    found = check_pixels(out, CARD)
+    assert found["status"] == "failed" and "other pixels" in str(found["reason"])
+
+
+def test_a_missing_golden_file_is_a_failure(out: Path) -> None:
+    (out / "golden" / "files" / "0000.png").unlink()
+    assert check_pixels(out, CARD)["status"] == "failed"

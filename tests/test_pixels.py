@@ -355,3 +355,15 @@ def test_load_images_stacks_pictures_and_names_the_one_that_is_broken(tmp_path: 
     assert load_images([], Resize(8, 6)).shape == (0, 6, 8, 3)
     with pytest.raises(InputError, match=r"c\.gif"):
         load_images(paths, Resize(8, 6))
+
+
+def test_a_damaged_exif_block_does_not_cost_the_picture() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    stream = io.BytesIO()
+    Image.fromarray(np.full((4, 8, 3), 90, np.uint8)).save(stream, "JPEG", exif=exif)
+    data = bytearray(stream.getvalue())
+    start = data.index(b"Exif")
+    for position in range(start + 6, start + 30):
+        damaged = bytes(data[:position]) + bytes([data[position] ^ 0xFF]) + bytes(data[position + 1 :])
+        assert sorted(decode(damaged).shape) == [3, 4, 8]

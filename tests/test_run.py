@@ -455,3 +455,19 @@ def interrupt_at(process: subprocess.Popen[str], word: str) -> str:
             break
     rest = process.communicate(timeout=120)[1]
     return "".join(seen) + rest
+
+
+def test_a_name_that_no_graph_could_have(here: Path, data: Path, tmp_path: Path) -> None:
+    photos = tmp_path / "meine Fötos (2024)"
+    photos.symlink_to(data, target_is_directory=True)
+    command = arguments(photos, tmp_path / "out", formats=("tflite-float32",))
+    ended = cutpoint(*command, "--set", 'name="_Fötos (2024)"')
+    assert ended.exit_code == 0, ended.stderr
+    assert json.loads((tmp_path / "out" / "card.json").read_text(encoding="utf-8"))["name"] == "_Fötos (2024)"
+
+
+def test_another_backend_is_refused_before_anything_is_trained(data: Path, tmp_path: Path) -> None:
+    ended = cutpoint(*arguments(data, tmp_path / "out"), environment={"KERAS_BACKEND": "jax"})
+    assert ended.exit_code == 2
+    assert "KERAS_BACKEND is jax" in ended.stderr
+    assert not (tmp_path / "out" / "model.keras").exists()

@@ -383,3 +383,24 @@ def test_the_verdict_is_the_same_without_tensorflow_keras_and_onnx(whole: Path, 
 def test_a_folder_that_was_moved_gives_the_same_verdict(whole: Path, tmp_path: Path) -> None:
     moved = with_only(whole, tmp_path / "a place with spaces ü", "tfjs-float32", "onnx-int8", "tflite-float32")
     assert verify_folder(moved)["exit_code"] == 0
+
+
+def test_an_int8_folder_with_a_float_model_breaks_the_raw_pixel_contract(whole: Path, tmp_path: Path) -> None:
+    out = with_only(whole, tmp_path, "tflite-float32", "tflite-int8")
+    model = out / "artifacts" / "tflite-float32" / "model.tflite"
+    shutil.copy(model, out / "artifacts" / "tflite-int8" / "model.tflite")
+    write_manifest(out, small_models.CARD, CEILINGS)
+    float32, int8 = (each["runtimes"][0] for each in verify_folder(out)["artifacts"])
+    assert float32["status"] == "verified"
+    assert int8["status"] == "failed" and "the input is float32, not uint8" in int8["reason"]
+
+
+def test_golden_files_that_resize_otherwise_here_fail_the_folder(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = with_only(whole, tmp_path, "onnx-float32")
+    assert verify_folder(out)["exit_code"] == 0
+    monkeypatch.setattr("exporters.golden.resize", lambda rgb, how: np.zeros((how.height, how.width, 3), np.uint8))
+    report = verify_folder(out)
+    assert (report["verdict"], report["exit_code"]) == ("failed", 1)
+    assert any("other pixels" in note for note in report["notes"])

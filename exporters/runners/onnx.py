@@ -56,6 +56,7 @@ class OnnxRunner:
         if len(inputs) != 1:
             raise ParityError(f"The ONNX model takes {inputs}.", "one input", "export the artifact again")
         self.input_name = inputs[0]
+        self.input_dtype, self.input_scale = "float32", (1.0, 0)
         self.output_names = tuple(sorted(each.name for each in self._session.get_outputs()))
         return self
 

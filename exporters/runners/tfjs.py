@@ -112,6 +112,7 @@ class TfjsRunner:
         self.version = hello["version"]
         self.backend = hello["backend"]
         self.input_name = ", ".join(hello["input_names"])
+        self.input_dtype, self.input_scale = "float32", (1.0, 0)
         self.output_names = tuple(hello["output_names"])
         return self
 

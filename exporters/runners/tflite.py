@@ -58,6 +58,8 @@ class TfliteRunner:
             raise ParityError(f"The TFLite model takes {sorted(inputs)}.", "one input", "export the artifact again")
         self.input_name, self._input = next(iter(inputs.items()))
         self._outputs = outputs
+        self.input_dtype = np.dtype(self._input["dtype"]).name
+        self.input_scale = tuple(self._input["quantization"]) if self.input_dtype == "uint8" else (1.0, 0)
         self.output_names = tuple(sorted(outputs))
         return self
 
