@@ -165,7 +165,7 @@ class Format:
     `runner` is `module:class`, a context manager over an artifact folder; `precisions` lists what it can hold,
     the first being what an unadorned format name adds first; `file` is the file that stands for the artifact;
     `backends` are what its runner can compute with, the first being the one that verifies; `integer_precisions` take
-    uint8 pixels and answer classifications in uint8.
+    uint8 pixels and answer classifications in uint8; `needs` names a program that its runner starts.
     """
 
     exporter: str
@@ -174,6 +174,7 @@ class Format:
     file: str
     backends: tuple[str, ...]
     integer_precisions: tuple[str, ...] = ()
+    needs: str = ""
 
 
 FORMATS: dict[str, Format] = {
@@ -183,6 +184,7 @@ FORMATS: dict[str, Format] = {
         precisions=("float32", "float16", "uint8"),
         file="model.json",
         backends=("wasm", "cpu"),
+        needs="node",
     ),
     "tflite": Format(
         exporter="exporters.tflite:export",

@@ -62,8 +62,8 @@ def find_artifact(named: Path) -> Path:
             key=lambda folder: (list(FORMATS).index(parse_artifact_name(folder.name).format), folder.name),
         )
         plain = [folder for folder in found if parse_artifact_name(folder.name).precision == "float32"]
-        # The runtimes that need no Node come first: they answer sooner.
-        chosen = [folder for folder in plain if parse_artifact_name(folder.name).format in ("tflite", "onnx")]
+        # Runtimes that start no program of their own come first: they answer sooner.
+        chosen = [folder for folder in plain if not FORMATS[parse_artifact_name(folder.name).format].needs]
         for candidates in (chosen, plain, found):
             if candidates:
                 return candidates[0]

@@ -111,12 +111,12 @@ def _judge_foreign(artifact: Path, format_name: str, precision: str, golden: Gol
     runtime: dict[str, Any] = {"runner": "", "version": "", "backend": "", "images": 0, "latency_ms": {}, "outputs": {}}
     with tempfile.TemporaryDirectory() as work:
         folder = Path(work)
-        for each in artifact.parent.iterdir() if format_name == "tfjs" else ():
-            if each.is_file():
-                (folder / each.name).symlink_to(each.resolve())
         target = folder / FORMATS[format_name].file
-        if not target.exists():
-            target.symlink_to(artifact.resolve())
+        target.symlink_to(artifact.resolve())
+        # What lies beside it may belong to it, as shards do; but a file of the expected name is another model.
+        for each in artifact.parent.iterdir():
+            if each.is_file() and each.name != target.name:
+                (folder / each.name).symlink_to(each.resolve())
         try:
             with open_runner(folder, format_name) as runner:
                 runtime |= {"runner": runner.name, "version": runner.version, "backend": runner.backend}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import keras
@@ -112,6 +113,16 @@ def test_an_artifact_made_elsewhere_is_judged(here: Path, artifact: str, code: i
     assert runtime["images"] == 120
     if code:
         assert "agreement" in runtime["reason"]
+
+
+def test_a_file_of_the_usual_name_beside_it_is_not_taken_for_it(here: Path, tmp_path: Path) -> None:
+    shutil.copy(here / "unscaled.tflite", tmp_path / "mine.tflite")
+    shutil.copy(here / "swapped.tflite", tmp_path / "model.tflite")
+    ended = cutpoint(
+        "verify", "--reference", here / "unscaled.keras", "--artifact", tmp_path / "mine.tflite",
+        "--data", here / "photos", "--pixel-scaling", "tf",
+    )  # fmt: skip
+    assert ended.exit_code == 0, ended.stderr
 
 
 def test_a_part_of_the_three_options_is_refused(here: Path) -> None:
