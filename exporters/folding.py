@@ -94,6 +94,16 @@ def _inputs_of(layer: keras.layers.Layer) -> list[keras.KerasTensor]:
 def folded_weights(producer: keras.layers.Layer, normalization: keras.layers.BatchNormalization) -> list[np.ndarray]:
     """Return kernel and bias, float32, of a layer that does what `producer` and `normalization` do one after another."""
     kernel, *bias = (np.asarray(values, np.float64) for values in producer.get_weights())
+    scale, shift = scale_and_shift(normalization)
+    if bias:
+        shift = shift + bias[0] * scale
+    depthwise = isinstance(producer, keras.layers.DepthwiseConv2D)
+    factor = scale.reshape(kernel.shape[2:]) if depthwise else scale
+    return [(kernel * factor).astype(np.float32), shift.astype(np.float32)]
+
+
+def scale_and_shift(normalization: keras.layers.BatchNormalization) -> tuple[np.ndarray, np.ndarray]:
+    """Return float64 (channels,) each: a BatchNorm in inference is values * scale + shift."""
     mean, variance = (
         np.asarray(keras.ops.convert_to_numpy(values), np.float64)
         for values in (normalization.moving_mean, normalization.moving_variance)
@@ -104,8 +114,4 @@ def folded_weights(producer: keras.layers.Layer, normalization: keras.layers.Bat
     shift = -mean * scale
     if normalization.center:
         shift = shift + np.asarray(keras.ops.convert_to_numpy(normalization.beta), np.float64)
-    if bias:
-        shift = shift + bias[0] * scale
-    depthwise = isinstance(producer, keras.layers.DepthwiseConv2D)
-    factor = scale.reshape(kernel.shape[2:]) if depthwise else scale
-    return [(kernel * factor).astype(np.float32), shift.astype(np.float32)]
+    return scale, shift

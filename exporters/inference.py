@@ -7,14 +7,18 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from exporters.contract import WHOLE_NUMBERS
 from exporters.correction import GRIDS, can_correct, correct
 from exporters.errors import CutpointError
+from exporters.fingerprinting import weight_set
+from exporters.fingerprints import WeightSet
 from exporters.folding import fold
 from exporters.saved_model import write_saved_model
 
 # Folding only changes the order of roundings in float32.
 LARGEST_FOLDING_DIFFERENCE = 1e-4
 CHECKED_IMAGES = 16
+PLAIN = "plain"
 
 
 class InferenceModels:
@@ -39,24 +43,38 @@ class InferenceModels:
     ) -> None:
         folded = fold(model)
         _check_folding(model, folded.model, calibration_images)
-        self._model = folded.model
+        self._models = {PLAIN: folded.model}
         self._cut = folded.layer_name(cut) if cut else None
         self._images = calibration_images
         self._work = work
         self._features_everywhere = features_everywhere
         self._made: dict[str, Path] = {}
 
+    def rounding(self, precision: str) -> str:
+        """Return how the weights are rounded for a precision: `plain`, or the name of a grid."""
+        can = len(self._images) and can_correct(self._models[PLAIN])
+        return GRIDS[precision].__name__ if can and precision in GRIDS else PLAIN
+
+    def model(self, precision: str) -> keras.Model:
+        """Return the folded model for a precision, its weights rounded and its biases corrected where that is done."""
+        name = self.rounding(precision)
+        if name not in self._models:
+            self._models[name] = correct(self._models[PLAIN], precision, self._images)
+        return self._models[name]
+
     def saved_model(self, precision: str) -> Path:
-        """Return the SavedModel for a precision: the folded model, or one with weights rounded and biases corrected."""
-        grid = GRIDS.get(precision) if len(self._images) and can_correct(self._model) else None
-        name = grid.__name__ if grid else "plain"
+        """Return the SavedModel of the model for a precision."""
+        name = self.rounding(precision)
         if name not in self._made:
-            model = correct(self._model, precision, self._images) if grid else self._model
-            folder = self._work / name
+            folder, everywhere = self._work / name, self._features_everywhere
             self._made[name] = write_saved_model(
-                model, self._cut, folder, features_everywhere=self._features_everywhere
+                self.model(precision), self._cut, folder, features_everywhere=everywhere
             )
         return self._made[name]
+
+    def weight_set(self, precision: str) -> WeightSet:
+        """Return what an artifact of a precision must hold; spans of activations only where it computes in whole numbers."""
+        return weight_set(self.model(precision), self._images if precision in WHOLE_NUMBERS else None)
 
 
 def _check_folding(model: keras.Model, folded: keras.Model, images: np.ndarray) -> None:

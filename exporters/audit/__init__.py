@@ -1,0 +1,1 @@
+"""What is really inside an artifact, read from its files: a reader for each format, and the rules over what they find."""

@@ -1,0 +1,246 @@
+"""What must hold of the insides of an artifact: a rule for each kind of fault, over what the readers find."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from exporters.audit.contents import LINEAR, RELU, RELU6, Constant, Contents, Layer, Port
+from exporters.audit.weights import HALF_A_STEP, Difference, Pair, compare_constant
+from exporters.contract import FORMATS, INPUT_NAME, WHOLE_NUMBERS, ArtifactName, Card, Format
+from exporters.fingerprints import WeightSet
+
+# Precision -> how its kernels are stored.
+STORED = {
+    "float32": "float32",
+    "float16": "float16",
+    "uint8": "uint8",
+    "uint16": "uint16",
+    "dynamic_int8": "int8",
+    "int8": "int8",
+    "int16x8": "int8",
+}
+# Precision -> kernels with fewer values may stay in float32: TFLite's converter leaves small ones alone.
+LEFT_ALONE = {"dynamic_int8": 1024}
+FIXED_RANGE = frozenset({"softmax", "sigmoid", "logistic", "tanh"})
+# A converter's scale is the span divided by the number of steps, but for the rounding of float32 and of the calibration.
+SCALE_ROUNDING = 2e-3
+# Of ReLU and ReLU6, which some formats write as a clip between two constants.
+ACTIVATION_BOUNDS = (0.0, 6.0)
+MOST_REASONS = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """What is audited: the artifact's name and insides, and what was promised; None where it was made elsewhere."""
+
+    name: ArtifactName
+    contents: Contents
+    card: Card | None
+    expected: WeightSet | None
+    pairs: tuple[tuple[Pair, Difference | None], ...]
+
+    @property
+    def row(self) -> Format:
+        """The row of its format."""
+        return FORMATS[self.name.format]
+
+
+def operators(subject: Subject) -> list[str]:
+    """No operator that a plain runtime of the format lacks: Flex and custom ones, other domains."""
+    found = subject.contents.custom_operators
+    return [f"it needs operators that its runtimes lack: {', '.join(found)}"] if found else []
+
+
+def random_operators(subject: Subject) -> list[str]:
+    """Nothing that answers otherwise each time, as dropout that is left on does."""
+    found = subject.contents.random_operators
+    return [f"it holds random operators: {', '.join(found)}"] if found else []
+
+
+def opset(subject: Subject) -> list[str]:
+    """The opset that the format is written in here; of an artifact made elsewhere it is only told."""
+    promised, found = subject.row.opset, subject.contents.opset
+    return [f"its opset is {found}, not {promised}"] if subject.card and found != promised else []
+
+
+def stored_precision(subject: Subject) -> list[str]:
+    """Kernels are stored as the precision says."""
+    wanted, least = STORED[subject.name.precision], LEFT_ALONE.get(subject.name.precision, 0)
+    wrong = [
+        layer for layer in subject.contents.layers if layer.kernel.dtype != wanted and layer.kernel.values.size >= least
+    ]
+    if not wrong:
+        return []
+    count = len(subject.contents.layers)
+    return [f"{len(wrong)} of {count} kernels are stored in {wrong[0].kernel.dtype}, not in {wanted}: {wrong[0].name}"]
+
+
+def computed_precision(subject: Subject) -> list[str]:
+    """A precision of whole numbers computes in whole numbers, layer by layer."""
+    if subject.name.precision not in WHOLE_NUMBERS:
+        return []
+    wrong = [layer.name for layer in subject.contents.layers if layer.output_quantisation is None]
+    return [f"{len(wrong)} of {len(subject.contents.layers)} layers compute in float: {wrong[0]}"] if wrong else []
+
+
+def inputs(subject: Subject) -> list[str]:
+    """One input that takes raw pixels: its name, type, shape, scale 1.0 and zero point 0."""
+    if subject.card is None:
+        return []
+    if len(subject.contents.inputs) != 1:
+        return [f"it has {len(subject.contents.inputs)} inputs"]
+    port, resize = subject.contents.inputs[0], subject.card.resize
+    wanted = "uint8" if subject.name.precision in subject.row.integer_precisions else "float32"
+    faults = []
+    if port.name != INPUT_NAME:
+        faults.append(f"its input is called '{port.name}', not '{INPUT_NAME}'")
+    if port.dtype != wanted:
+        faults.append(f"its input is {port.dtype}, not {wanted}")
+    if port.shape[1:] != (resize.height, resize.width, 3) or port.shape[0] not in (None, 1):
+        faults.append(f"its input has the shape {_shape(port)}, not (None, {resize.height}, {resize.width}, 3)")
+    if not _has_scale(port, 1.0):
+        faults.append("its input's scale is not 1.0 with zero point 0: raw pixels would be misread")
+    return faults
+
+
+def outputs(subject: Subject) -> list[str]:
+    """Probabilities that are whole numbers come in steps of 1/256 from 0; names and shapes are seen in the answers."""
+    if subject.card is None:
+        return []
+    softmax = {output.name for output in subject.card.outputs if output.activation == "softmax"}
+    wrong = [port for port in subject.contents.outputs if port.name in softmax and not _has_scale(port, 1 / 256)]
+    return [f"its output '{port.name}' is not in steps of 1/256 from 0" for port in wrong]
+
+
+def _shape(port: Port) -> str:
+    return f"({', '.join(map(str, port.shape))})"
+
+
+def _has_scale(port: Port, wanted: float) -> bool:
+    if port.quantisation is None:
+        return True
+    scale, zero_point = port.quantisation.scale, port.quantisation.zero_point
+    return bool(np.allclose(scale, wanted, rtol=1e-6) and (np.asarray(zero_point) == 0).all())
+
+
+def weights(subject: Subject) -> list[str]:
+    """Every kernel and bias, dequantised, is that of the Keras model, within half a quantisation step."""
+    faults = []
+    for pair, difference in subject.pairs if subject.expected and subject.expected.complete else ():
+        if pair.expected is None:
+            faults.append(f"it holds a layer that the Keras model has not: {pair.layer.kind} {pair.layer.name}")
+        elif pair.layer is None:
+            faults.append(f"the layer '{pair.expected.name}' of the Keras model is missing")
+        elif difference.excess > 1:
+            faults.append(f"'{pair.expected.name}' is stored with other weights: {difference.place}")
+    return _shortened(faults)
+
+
+def activations(subject: Subject) -> list[str]:
+    """Behind each layer stands the activation that the Keras model has there."""
+    faults = []
+    for pair, _ in subject.pairs:
+        if pair.layer and pair.expected and not _same_activation(pair.layer, pair.expected.activation):
+            what = f"{pair.layer.activation}, {pair.expected.activation} in Keras"
+            faults.append(f"'{pair.expected.name}' is followed by {what}")
+    return _shortened(faults)
+
+
+def _same_activation(layer: Layer, wanted: str) -> bool:
+    known = (LINEAR, RELU, RELU6)
+    if wanted not in known or layer.activation == wanted:
+        return True
+    if layer.output_quantisation is None:
+        return False
+    # Where the whole numbers cannot stand for anything outside its range, a converter may leave the activation out.
+    low, high = _range(layer)
+    slack = float(layer.output_quantisation.scale.max()) / 2
+    weaker = known.index(layer.activation) < known.index(wanted) if layer.activation in known else False
+    return weaker and low >= -slack and (wanted == RELU or high <= 6 + slack)
+
+
+def _range(layer: Layer) -> tuple[float, float]:
+    quantisation = layer.output_quantisation
+    limits = np.iinfo(quantisation.dtype)
+    scale, zero_point = float(quantisation.scale.max()), int(quantisation.zero_point.ravel()[0])
+    return (limits.min - zero_point) * scale, (limits.max - zero_point) * scale
+
+
+def spans(subject: Subject) -> list[str]:
+    """Activations in whole numbers cover what the calibration images bring about in the Keras model, and no more."""
+    faults = []
+    for pair, _ in subject.pairs:
+        if not pair.layer or not pair.expected or not pair.expected.spans:
+            continue
+        quantisation = pair.layer.output_quantisation
+        if quantisation is None or pair.layer.activation in FIXED_RANGE or quantisation.dtype not in ("int8", "uint8"):
+            continue
+        if not any(_covers(pair.layer, span) for span in pair.expected.spans):
+            (low, high), (found_low, found_high) = pair.expected.spans[0], _range(pair.layer)
+            faults.append(
+                f"'{pair.expected.name}' covers {found_low:.4g} to {found_high:.4g} in whole numbers, and the calibration "
+                f"images bring about {low:.4g} to {high:.4g}"
+            )
+    return _shortened(faults)
+
+
+def _covers(layer: Layer, span: tuple[float, float]) -> bool:
+    low, high = min(span[0], 0.0), max(span[1], 0.0)
+    found_low, found_high = _range(layer)
+    same_width = abs((found_high - found_low) - (high - low)) <= SCALE_ROUNDING * (high - low) + 1e-9
+    # The zero point is a whole number, which moves the range by up to half a step.
+    return same_width and abs(found_low - low) <= HALF_A_STEP * float(layer.output_quantisation.scale.max())
+
+
+def constants(subject: Subject) -> list[str]:
+    """Every other constant is one of the Keras model's, its pixel scaling for one, and none of those is missing."""
+    expected = subject.expected
+    if expected is None or not expected.closed:
+        return []
+    folded = {pair.folded for pair, _ in subject.pairs if pair.folded}
+    faults, seen = [], {name for name in expected.others if name.split("/")[0] in folded}
+    for each in subject.contents.constants:
+        names = [name for name, values in expected.others.items() if _same_constant(each, values)]
+        seen |= set(names)
+        bound = each.values.size == 1 and any(_same_constant(each, np.float32(value)) for value in ACTIVATION_BOUNDS)
+        if not names and not bound:
+            faults.append(f"it holds a constant that the Keras model has not: {each.name}, {_shown(each.values)}")
+    for name, values in expected.others.items():
+        # What multiplies by one or adds nothing may be left out.
+        if name not in seen and not (values == (0.0 if name.endswith(("offset", "shift")) else 1.0)).all():
+            faults.append(f"'{name}' of the Keras model, {_shown(values)}, is missing")
+    return _shortened(faults)
+
+
+def _same_constant(found: Constant, expected: np.ndarray) -> bool:
+    if found.values.size != np.size(expected):
+        return False
+    flat = Constant(found.name, found.dtype, found.values.ravel(), np.ravel(found.step)[:1])
+    return compare_constant(flat, np.ravel(expected), None, found.name).excess <= 1
+
+
+def _shown(values: np.ndarray) -> str:
+    return ", ".join(f"{value:.6g}" for value in np.ravel(values)[:4]) + (" ..." if np.size(values) > 4 else "")
+
+
+def _shortened(faults: list[str]) -> list[str]:
+    more = len(faults) - MOST_REASONS
+    return faults if more <= 0 else [*faults[:MOST_REASONS], f"and {more} more of the kind"]
+
+
+RULES: Mapping[str, Callable[[Subject], list[str]]] = {
+    "operators": operators,
+    "random operators": random_operators,
+    "opset": opset,
+    "stored precision": stored_precision,
+    "computed precision": computed_precision,
+    "input": inputs,
+    "outputs": outputs,
+    "weights": weights,
+    "activations": activations,
+    "spans": spans,
+    "constants": constants,
+}
