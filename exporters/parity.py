@@ -12,7 +12,14 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from exporters import gates, measures
 from exporters.contract import Limits, Output
+from exporters.measures import cosine, near_ties, paired_drop
+
+__all__ = [
+    "DEGENERATE", "FAILED", "NOT_ENOUGH_IMAGES", "NOT_VERIFIED", "SEVERITY", "VERIFIED", "Comparison", "compare",
+    "compare_output", "cosine", "near_ties", "paired_drop", "worst",
+]  # fmt: skip
 
 VERIFIED = "verified"
 FAILED = "failed"
@@ -24,9 +31,12 @@ DEGENERATE = "degenerate"
 SEVERITY = (VERIFIED, NOT_ENOUGH_IMAGES, DEGENERATE, NOT_VERIFIED, FAILED)
 
 LARGEST_SHARE_OF_NEAR_TIES = 0.05
-LARGEST_HALF_WIDTH = 0.02
 # A reference that moves by less than this over all images would agree with a constant.
 LEAST_VARIATION = 1e-3
+REMARK_OF_EQUALITY = (
+    "every answer equals the Keras model's to the last bit; two runtimes rarely do: "
+    "make sure that it was not the Keras model that answered twice"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +63,9 @@ def compare(
     outputs: tuple[Output, ...],
     limits: Limits,
     truth: Mapping[str, np.ndarray],
+    *,
+    sampled: bool = False,
+    indices: np.ndarray | None = None,
 ) -> dict[str, Comparison]:
     """Compare every output that the reference has.
 
@@ -63,6 +76,11 @@ def compare(
         limits: what the artifact may differ by.
         truth: output name -> int (N,) class indices; where the limits have an accuracy gate and an output no truth,
             the output is `not_verified`.
+        sampled: the images are a few of a set that another runtime of the same artifact answers whole (see
+            `measures.spread`). Every difference is judged as always; accuracy is not, near-ties are no fault of the set,
+            and agreement fails where more images disagree than the limit allows by chance (see
+            `measures.allowed_disagreements`).
+        indices: int (N,), the images' numbers in the golden set, by which the worst are named; None: 0 to N - 1.
 
     Returns:
         output name -> comparison. An output that the artifact lacks, or has too many, is `failed`; one that the card
@@ -83,33 +101,44 @@ def compare(
         elif name not in answers:
             results[name] = Comparison(FAILED, f"the artifact has no output '{name}'", {})
         else:
-            results[name] = compare_output(reference[name], answers[name], promised[name], limits, truth.get(name))
+            results[name] = compare_output(
+                reference[name], answers[name], promised[name], limits, truth.get(name), sampled=sampled
+            )
+            for each in results[name].figures.get("worst", []) if indices is not None else []:
+                each["image"] = int(indices[each["image"]])
     return results
 
 
 def compare_output(
-    expected: np.ndarray, answer: np.ndarray, output: Output, limits: Limits, truth: np.ndarray | None
+    expected: np.ndarray,
+    answer: np.ndarray,
+    output: Output,
+    limits: Limits,
+    truth: np.ndarray | None,
+    *,
+    sampled: bool = False,
 ) -> Comparison:
     """Compare one output; see `compare`."""
     refusal = _refusal(expected, answer, output, limits)
     if refusal:
         return refusal
+    if sampled:
+        # A few images cannot judge an accuracy: it is told, and another runtime's is judged.
+        limits = dataclasses.replace(limits, accuracy_drop=None)
     expected, answer = expected.astype(np.float64), answer.astype(np.float64)
-    figures: dict[str, object] = {
-        "max_abs": float(np.abs(expected - answer).max()),
-        "mean_abs": float(np.abs(expected - answer).mean()),
-        "cosine": cosine(expected, answer),
-        "limits": dataclasses.asdict(limits),
-        "smallest_passing_limits": {"max_abs": float(np.abs(expected - answer).max())},
-    }
+    figures = _differences(expected, answer, output, limits)
+    # By agreement alone, a constant would pass where the images nearly all bear one label.
+    faults = [f"the answer is the same for all {len(answer)} images"] if not np.ptp(answer, axis=0).any() else []
+    status: str | tuple[str, str] = VERIFIED
     if output.task == "multiclass":
-        faults, status = _judge_classes(expected, answer, limits, truth, figures)
+        found, status = _judge_classes(expected, answer, limits, truth, figures, sampled)
+        faults += gates.judge_difference(figures, limits) + found
     elif output.task == "regression":
-        faults, status = _judge_regression(expected, answer, limits, figures)
+        faults += gates.judge_regression(expected, answer, limits, figures)
     elif limits.max_abs is not None:
-        faults, status = _judge_difference(figures, limits), VERIFIED
+        faults += gates.judge_difference(figures, limits)
     else:
-        faults, status = [], (NOT_VERIFIED, f"these limits hold no figure by which the task '{output.task}' is judged")
+        status = (NOT_VERIFIED, f"these limits hold no figure by which the task '{output.task}' is judged")
     if faults:
         return Comparison(FAILED, "; ".join(faults), figures)
     return Comparison(status[0], status[1], figures) if isinstance(status, tuple) else Comparison(status, "", figures)
@@ -141,114 +170,51 @@ def _refusal(expected: np.ndarray, answer: np.ndarray, output: Output, limits: L
     return None
 
 
+def _differences(expected: np.ndarray, answer: np.ndarray, output: Output, limits: Limits) -> dict[str, object]:
+    """Return the figures that every task has; `log_max_abs` only where it is judged."""
+    gaps, classes = np.abs(expected - answer), output.task == "multiclass"
+    figures: dict[str, object] = {
+        "max_abs": float(gaps.max()),
+        "mean_abs": float(gaps.mean()),
+        "max_relative": measures.max_relative(expected, answer),
+        "cosine": cosine(expected, answer),
+        "limits": dataclasses.asdict(limits),
+        "smallest_passing_limits": {"max_abs": float(gaps.max())},
+        "worst": measures.worst_images(expected, answer, classes),
+    }
+    if not gaps.any():
+        figures["remark"] = REMARK_OF_EQUALITY
+    if classes:
+        figures["kl"] = measures.kl_divergence(expected, answer)
+    # The inputs of any other activation than softmax cannot be had back from what float32 or float16 leaves of them.
+    if classes and output.activation == "softmax" and limits.log_max_abs is not None:
+        figures["log_max_abs"] = measures.log_max_abs(expected, answer)
+        figures["smallest_passing_limits"] |= {"log_max_abs": figures["log_max_abs"]}
+    return figures
+
+
 def _judge_classes(
-    expected: np.ndarray, answer: np.ndarray, limits: Limits, truth: np.ndarray | None, figures: dict[str, object]
+    expected: np.ndarray,
+    answer: np.ndarray,
+    limits: Limits,
+    truth: np.ndarray | None,
+    figures: dict[str, object],
+    sampled: bool,
 ) -> tuple[list[str], str | tuple[str, str]]:
     ties = near_ties(expected, limits.max_abs)
-    same = expected.argmax(-1) == answer.argmax(-1)
-    agreement = float(same[~ties].mean()) if (~ties).any() else 0.0
-    figures |= {"agreement": agreement, "near_ties": int(ties.sum())}
-    figures["smallest_passing_limits"] |= {"agreement": agreement}
-    faults = _judge_difference(figures, limits)
-    if agreement < limits.agreement and not ties.all():
-        faults.append(f"top-1 agreement {agreement:.1%} is under {limits.agreement:.1%}")
+    faults = gates.judge_agreement(expected, answer, ties, limits, figures, sampled)
+    gates.note_top5(expected, answer, limits, figures)
     status: str | tuple[str, str] = VERIFIED
-    if ties.mean() > LARGEST_SHARE_OF_NEAR_TIES:
+    # Of a sample, the differences tell a constant from the model, as they were checked to vary; without a limit on
+    # them only the labels can.
+    if ties.mean() > LARGEST_SHARE_OF_NEAR_TIES and not sampled:
         status = (DEGENERATE, f"{ties.mean():.1%} of the images are near-ties of the Keras model itself")
-    elif len(np.unique(expected.argmax(-1))) == 1:
+    elif len(np.unique(expected.argmax(-1))) == 1 and not (sampled and limits.max_abs is not None):
         status = (DEGENERATE, "the Keras model gives every image the same label: a constant would agree")
     if truth is None and limits.accuracy_drop is not None:
         status = (NOT_VERIFIED, "there are no labels: the accuracy gate did not run")
     if truth is not None:
-        fault, interval_status = _judge_accuracy(expected, answer, limits, truth, figures)
+        fault, too_few = gates.judge_accuracy(expected, answer, limits, truth, figures)
         faults += fault
-        status = interval_status if status == VERIFIED else status
+        status = (NOT_ENOUGH_IMAGES, too_few) if too_few and status == VERIFIED else status
     return faults, status
-
-
-def _judge_accuracy(
-    expected: np.ndarray, answer: np.ndarray, limits: Limits, truth: np.ndarray, figures: dict[str, object]
-) -> tuple[list[str], str | tuple[str, str]]:
-    right, right_of_artifact = expected.argmax(-1) == truth, answer.argmax(-1) == truth
-    drop, low, high = paired_drop(right, right_of_artifact)
-    figures |= {
-        "accuracy": float(right_of_artifact.mean()),
-        "accuracy_drop": drop,
-        "accuracy_interval": [low, high],
-    }
-    figures["smallest_passing_limits"] |= {"accuracy_drop": max(drop, 0.0)}
-    if limits.accuracy_drop is None:
-        return [], VERIFIED
-    if drop > limits.accuracy_drop and low > 0:
-        fault = f"accuracy falls by {drop:.1%} (95 % interval {low:.1%} to {high:.1%}), more than {limits.accuracy_drop:.1%}"
-        return [fault], VERIFIED
-    half_width = (high - low) / 2
-    if half_width > LARGEST_HALF_WIDTH:
-        return [], (
-            NOT_ENOUGH_IMAGES,
-            f"{len(truth)} images leave the fall of accuracy uncertain by {half_width:.1%}; at most "
-            f"{LARGEST_HALF_WIDTH:.0%} is allowed: give more test images or raise parity.images",
-        )
-    return [], VERIFIED
-
-
-def _judge_difference(figures: dict[str, object], limits: Limits) -> list[str]:
-    if limits.max_abs is not None and figures["max_abs"] > limits.max_abs:
-        return [f"the largest difference {figures['max_abs']:.2g} is over {limits.max_abs:.2g}"]
-    return []
-
-
-def _judge_regression(
-    expected: np.ndarray, answer: np.ndarray, limits: Limits, figures: dict[str, object]
-) -> tuple[list[str], str]:
-    spread = float((np.quantile(expected, 0.975, axis=0) - np.quantile(expected, 0.025, axis=0)).max())
-    relative = float(np.abs(expected - answer).max() / spread) if spread else float("inf")
-    figures["relative_error"] = relative
-    figures["smallest_passing_limits"] |= {"relative_error": relative}
-    if relative > limits.relative_error:
-        return [f"the largest error is {relative:.2%} of the spread, over {limits.relative_error:.2%}"], VERIFIED
-    return [], VERIFIED
-
-
-def cosine(expected: np.ndarray, answer: np.ndarray) -> float:
-    """Return the cosine of the angle between two arrays taken as vectors, -1..1; 0 where one of them is all zeros."""
-    norms = float(np.linalg.norm(expected) * np.linalg.norm(answer))
-    return float((expected * answer).sum() / norms) if norms else 0.0
-
-
-def near_ties(expected: np.ndarray, max_abs: float | None) -> np.ndarray:
-    """Tell for which images the reference's own first two classes are nearer than twice the limit.
-
-    Args:
-        expected: (N, classes) probabilities of the Keras model.
-        max_abs: the largest difference of probabilities that is allowed; None: no image counts as a near-tie.
-
-    Returns:
-        bool (N,).
-    """
-    if max_abs is None or expected.shape[-1] < 2:
-        return np.zeros(len(expected), bool)
-    first_two = np.sort(expected, axis=-1)[:, -2:]
-    return first_two[:, 1] - first_two[:, 0] < 2 * max_abs
-
-
-def paired_drop(right: np.ndarray, right_of_artifact: np.ndarray) -> tuple[float, float, float]:
-    """Return the fall of accuracy from Keras to the artifact with its paired 95 % interval.
-
-    The interval is Agresti and Min's (2005, "Simple improved confidence intervals for comparing matched
-    proportions", Statistics in Medicine 24): half an image is added to each cell of the paired table, so that few
-    images without a single disagreement do not claim certainty.
-
-    Args:
-        right: bool (N,), where Keras names the true label.
-        right_of_artifact: bool (N,), where the artifact does.
-
-    Returns:
-        (drop, low, high) in shares of images; positive means that the artifact is worse.
-    """
-    count = len(right) + 2.0
-    lost = float((right & ~right_of_artifact).sum()) + 0.5
-    won = float((~right & right_of_artifact).sum()) + 0.5
-    center = (lost - won) / count
-    half_width = 1.959964 * np.sqrt(max(lost + won - (lost - won) ** 2 / count, 0.0)) / count
-    return float(right.mean() - right_of_artifact.mean()), float(center - half_width), float(center + half_width)

@@ -368,3 +368,154 @@ def test_random_answers_of_random_models_never_pass() -> None:
 def test_the_comparator_knows_no_format() -> None:
     names = set(vars(parity))
     assert not names & {"FORMATS", "tflite", "tfjs", "onnx"}
+
+
+def sample(count: int, wrong: int = 0, labels: int = 3) -> tuple[np.ndarray, np.ndarray]:
+    """Reference and answers of a few images, of which some get another label."""
+    says = np.arange(count) % labels
+    other = says.copy()
+    other[:wrong] = (other[:wrong] + 1) % 3
+    return sure(says), sure(other)
+
+
+@pytest.mark.parametrize(("precision", "allowed"), [("float32", 0), ("float16", 1), ("dynamic_int8", 2), ("int8", 3)])
+def test_a_sample_fails_beyond_what_its_limit_allows_by_chance(precision: str, allowed: int) -> None:
+    limits = dataclasses.replace(CEILINGS[precision], max_abs=None, log_max_abs=None)
+    for wrong, status in ((allowed, VERIFIED), (allowed + 1, FAILED)):
+        expected, answer = sample(16, wrong)
+        found = compare_output(expected, answer, LABEL, limits, None, sampled=True)
+        assert found.status == status, (wrong, found.reason)
+        assert (found.figures["disagreements"], found.figures["allowed_disagreements"]) == (wrong, allowed)
+    assert f"{allowed + 1} of 16 sampled images get another label" in found.reason
+
+
+def test_a_sample_has_no_accuracy_gate_and_needs_no_labels() -> None:
+    expected, answer = sample(16)
+    assert judged(expected, answer, INT8).status == NOT_VERIFIED
+    assert judged(expected, answer, INT8, np.arange(16) % 3).status == NOT_ENOUGH_IMAGES
+    for truth in (None, np.arange(16) % 3):
+        found = compare_output(expected, answer, LABEL, INT8, truth, sampled=True)
+        assert (found.status, found.reason) == (VERIFIED, "")
+        assert found.figures["limits"]["accuracy_drop"] is None
+        assert ("accuracy" in found.figures) == (truth is not None)
+
+
+def test_near_ties_do_not_spoil_a_sample() -> None:
+    expected = sure(np.arange(16) % 3)
+    expected[:6] = [np.roll([0.340, 0.336, 0.324], index) for index in range(6)]
+    assert judged(expected, expected.copy(), FLOAT16).status == DEGENERATE
+    found = compare_output(expected, expected + np.float32(1e-3), LABEL, FLOAT16, None, sampled=True)
+    assert (found.status, found.figures["near_ties"]) == (VERIFIED, 6)
+    found = compare_output(expected, expected + np.float32(6e-3), LABEL, FLOAT16, None, sampled=True)
+    assert found.status == FAILED and "largest difference 0.006" in found.reason
+
+
+def test_one_label_for_a_whole_sample_is_told_apart_by_its_differences_or_not_at_all() -> None:
+    expected = np.concatenate([sure([0] * 8, 0.8), sure([0] * 8, 0.95)])
+    assert compare_output(expected, expected.copy(), LABEL, FLOAT32, None, sampled=True).status == VERIFIED
+    assert compare_output(expected, expected[::-1].copy(), LABEL, FLOAT32, None, sampled=True).status == FAILED
+    found = compare_output(expected, expected.copy(), LABEL, INT8, None, sampled=True)
+    assert found.status == DEGENERATE and "the same label" in found.reason
+
+
+@pytest.mark.parametrize("limits", [FLOAT32, FLOAT16, UINT8, INT8], ids=["float32", "float16", "uint8", "int8"])
+@pytest.mark.parametrize("sampled", [False, True])
+def test_a_constant_answer_fails_even_where_nearly_all_images_bear_its_label(limits: Limits, sampled: bool) -> None:
+    expected = sure([0] * 15 + [1])
+    found = compare_output(expected, np.repeat(expected[:1], 16, 0), LABEL, limits, np.zeros(16, int), sampled=sampled)
+    assert found.status == FAILED and "the answer is the same for all 16 images" in found.reason
+
+
+@pytest.mark.parametrize("limits", [FLOAT32, UINT8, INT8], ids=["float32", "uint8", "int8"])
+@pytest.mark.parametrize(("expected", "answer", "status", "reason"), REFUSED.values(), ids=REFUSED)
+def test_what_cannot_be_compared_is_refused_in_a_sample_too(
+    expected: np.ndarray, answer: np.ndarray, status: str, reason: str, limits: Limits
+) -> None:
+    found = compare_output(expected, answer, LABEL, limits, None, sampled=True)
+    assert found.status == status and reason in found.reason
+
+
+def test_missing_outputs_of_a_sample_fail() -> None:
+    found = compare({"label": REFERENCE}, {}, (LABEL,), INT8, {}, sampled=True)
+    assert found["label"].status == FAILED
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16", "uint8", "int8"])
+def test_random_answers_never_pass_as_a_sample(precision: str) -> None:
+    generator = np.random.default_rng(list(precision.encode()))
+    for _ in range(200):
+        reference, answer = (generator.dirichlet([0.5, 0.5, 0.5], 16).astype(np.float32) for _ in range(2))
+        found = compare({"label": reference}, {"label": answer}, (LABEL,), CEILINGS[precision], {}, sampled=True)
+        assert found["label"].status != VERIFIED
+
+
+def test_the_worst_images_of_a_sample_are_named_as_in_the_golden_set() -> None:
+    expected, answer = sample(4)
+    answer[2] += np.float32(1e-5)
+    indices = np.array([0, 50, 100, 150])
+    found = compare({"label": expected}, {"label": answer}, (LABEL,), FLOAT32, {}, sampled=True, indices=indices)
+    assert [each["image"] for each in found["label"].figures["worst"]] == [100]
+
+
+LOGARITHMS = dataclasses.replace(FLOAT32, log_max_abs=5e-4)
+
+
+def saturated(factor: float) -> np.ndarray:
+    """Answers of a softmax that is sure of every image; one label's input is `factor` too large."""
+    logits = np.zeros((12, 3))
+    logits[np.arange(12), np.arange(12) % 3] = 12.0
+    logits[:, 1] *= factor
+    odds = np.exp(logits)
+    return (odds / odds.sum(-1, keepdims=True)).astype(np.float32)
+
+
+def test_a_fault_that_softmax_hides_is_found_in_the_logarithms() -> None:
+    expected, answer = saturated(1.0), saturated(1.02)
+    hidden = judged(expected, answer, dataclasses.replace(FLOAT32, log_max_abs=None))
+    assert (hidden.status, hidden.figures["agreement"]) == (VERIFIED, 1.0) and "log_max_abs" not in hidden.figures
+    found = judged(expected, answer, LOGARITHMS)
+    assert found.status == FAILED and "difference of log-probabilities 0.16 is over 0.0005" in found.reason
+    assert found.figures["log_max_abs"] == pytest.approx(0.24 * 2 / 3, rel=0.05)
+    assert found.figures["smallest_passing_limits"]["log_max_abs"] == found.figures["log_max_abs"]
+    assert judged(expected, expected.copy(), LOGARITHMS).status == VERIFIED
+    assert compare_output(expected, answer, LABEL, LOGARITHMS, None, sampled=True).status == FAILED
+
+
+def test_a_logarithm_exactly_at_its_limit_passes() -> None:
+    expected, answer = saturated(1.0), saturated(1.02)
+    found = judged(expected, answer, LOGARITHMS).figures["log_max_abs"]
+    assert judged(expected, answer, dataclasses.replace(FLOAT32, log_max_abs=found)).status == VERIFIED
+    assert judged(expected, answer, dataclasses.replace(FLOAT32, log_max_abs=np.nextafter(found, 0))).status == FAILED
+
+
+def test_logarithms_judge_softmax_only() -> None:
+    values = np.linspace(-1, 1, 40)[:, None]
+    found = compare_output(values, values + 1e-6, ANGLE, LOGARITHMS, None)
+    assert found.status == VERIFIED and "log_max_abs" not in found.figures
+
+
+def test_more_figures_of_a_classification() -> None:
+    ten = Output("ten", "linear", "multiclass", (10,))
+    generator = np.random.default_rng(5)
+    expected = generator.dirichlet(np.full(10, 0.2), 200)
+    answer = expected + generator.normal(0, 1e-6, expected.shape)
+    figures = compare_output(expected, answer, ten, FLOAT16, generator.integers(0, 10, 200)).figures
+    assert 0 < figures["kl"] < 1e-6 and 0 < figures["max_relative"] < 1
+    assert np.sum(figures["confusion"]) == np.sum(figures["confusion_of_keras"]) == 200
+    assert figures["top5_agreement"] == 1.0 and 0 < figures["top5_near_ties"] < 200
+    assert len(figures["worst"]) == 8 and figures["worst"][0]["difference"] == figures["max_abs"]
+    json.dumps(figures, allow_nan=False)
+    three = judged(REFERENCE, REFERENCE.copy()).figures
+    assert "top5_agreement" not in three and "confusion" not in three
+
+
+def test_a_table_of_very_many_labels_is_left_out() -> None:
+    many = Output("many", "linear", "multiclass", (51,))
+    expected = np.random.default_rng(6).dirichlet(np.full(51, 0.1), 300)
+    assert "confusion" not in compare_output(expected, expected, many, FLOAT16, expected.argmax(-1)).figures
+
+
+def test_answers_that_are_equal_to_the_last_bit_are_remarked_and_not_failed() -> None:
+    found = judged(REFERENCE, REFERENCE.copy())
+    assert found.status == VERIFIED and "to the last bit" in found.figures["remark"]
+    assert "remark" not in judged(REFERENCE, REFERENCE + np.float32(1e-6)).figures

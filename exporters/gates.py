@@ -1,0 +1,108 @@
+"""The gates of a comparison: each takes figures, holds one of them against its limit, and says in words what is wrong.
+
+Every gate writes what it measured into `figures`, and what would have passed into its `smallest_passing_limits`.
+`expected` and `answer` are float64 (N, ...), finite, of one shape. Which status follows is for `exporters.parity` to say.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from exporters import measures
+from exporters.contract import Limits
+
+LARGEST_HALF_WIDTH = 0.02
+# A table of more labels would be most of report.json, and nobody could read it.
+MOST_LABELS_OF_CONFUSION = 50
+
+
+def judge_agreement(
+    expected: np.ndarray,
+    answer: np.ndarray,
+    ties: np.ndarray,
+    limits: Limits,
+    figures: dict[str, object],
+    sampled: bool,
+) -> list[str]:
+    """Judge how many images get the same first label; near-ties, bool (N,), are left out. Returns what is wrong."""
+    same = (expected.argmax(-1) == answer.argmax(-1))[~ties]
+    agreement = float(same.mean()) if len(same) else 0.0
+    figures |= {"agreement": agreement, "near_ties": int(ties.sum())}
+    figures["smallest_passing_limits"] |= {"agreement": agreement}
+    if not sampled:
+        fails = agreement < limits.agreement and len(same) > 0
+        return [f"top-1 agreement {agreement:.1%} is under {limits.agreement:.1%}"] if fails else []
+    wrong, allowed = int((~same).sum()), measures.allowed_disagreements(len(same), limits.agreement)
+    figures |= {"disagreements": wrong, "allowed_disagreements": allowed}
+    if wrong > allowed:
+        return [
+            f"{wrong} of {len(same)} sampled images get another label; a limit of {limits.agreement:.1%} allows {allowed}"
+        ]
+    return []
+
+
+def note_top5(expected: np.ndarray, answer: np.ndarray, limits: Limits, figures: dict[str, object]) -> None:
+    """Note the share of images with the same five likeliest labels, in any order, near-ties of the fifth place left out."""
+    if expected.shape[-1] < 6:
+        return
+    clear = ~measures.near_ties(expected, limits.max_abs, place=5)
+    if clear.any():
+        figures["top5_agreement"] = float(measures.same_top5(expected, answer)[clear].mean())
+    figures["top5_near_ties"] = int((~clear).sum())
+
+
+def judge_accuracy(
+    expected: np.ndarray, answer: np.ndarray, limits: Limits, truth: np.ndarray, figures: dict[str, object]
+) -> tuple[list[str], str]:
+    """Judge the fall of accuracy against the true labels, int (N,).
+
+    Returns:
+        What is wrong, and why the images are too few to say that nothing is, or an empty string.
+    """
+    right, right_of_artifact = expected.argmax(-1) == truth, answer.argmax(-1) == truth
+    drop, low, high = measures.paired_drop(right, right_of_artifact)
+    figures |= {
+        "accuracy": float(right_of_artifact.mean()),
+        "accuracy_drop": drop,
+        "accuracy_interval": [low, high],
+    }
+    figures["smallest_passing_limits"] |= {"accuracy_drop": max(drop, 0.0)}
+    if answer.shape[-1] <= MOST_LABELS_OF_CONFUSION:
+        figures["confusion"] = measures.confusion(truth, answer)
+        figures["confusion_of_keras"] = measures.confusion(truth, expected)
+    if limits.accuracy_drop is None:
+        return [], ""
+    if drop > limits.accuracy_drop and low > 0:
+        fault = f"accuracy falls by {drop:.1%} (95 % interval {low:.1%} to {high:.1%}), more than {limits.accuracy_drop:.1%}"
+        return [fault], ""
+    half_width = (high - low) / 2
+    if half_width > LARGEST_HALF_WIDTH:
+        return [], (
+            f"{len(truth)} images leave the fall of accuracy uncertain by {half_width:.1%}; at most "
+            f"{LARGEST_HALF_WIDTH:.0%} is allowed: give more test images or raise parity.images"
+        )
+    return [], ""
+
+
+def judge_difference(figures: dict[str, object], limits: Limits) -> list[str]:
+    """Judge the largest differences that are in `figures` already. Returns what is wrong."""
+    faults = []
+    if limits.max_abs is not None and figures["max_abs"] > limits.max_abs:
+        faults.append(f"the largest difference {figures['max_abs']:.2g} is over {limits.max_abs:.2g}")
+    if limits.log_max_abs is not None and figures.get("log_max_abs", 0.0) > limits.log_max_abs:
+        found = f"{figures['log_max_abs']:.2g} is over {limits.log_max_abs:.2g}"
+        faults.append(
+            f"the largest difference of log-probabilities {found}, which softmax hides where one label is sure"
+        )
+    return faults
+
+
+def judge_regression(expected: np.ndarray, answer: np.ndarray, limits: Limits, figures: dict[str, object]) -> list[str]:
+    """Judge the largest error in shares of the spread between the 2.5th and the 97.5th percentile. Returns what is wrong."""
+    spread = float((np.quantile(expected, 0.975, axis=0) - np.quantile(expected, 0.025, axis=0)).max())
+    relative = float(np.abs(expected - answer).max() / spread) if spread else float("inf")
+    figures["relative_error"] = relative
+    figures["smallest_passing_limits"] |= {"relative_error": relative}
+    if relative > limits.relative_error:
+        return [f"the largest error is {relative:.2%} of the spread, over {limits.relative_error:.2%}"]
+    return []
