@@ -1,4 +1,4 @@
-"""What every form of the report shares: a strict copy, one row per artifact and runtime, gates and words.
+"""What every form of the report shares: a strict copy, words, one row per artifact and runtime, and its gates.
 
 Standard library only, so that the terminal table costs nothing to import.
 """
@@ -7,11 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any
-
-from exporters import report_numbers as numbers
 
 WORDS = {
     "verified": "verified",
@@ -24,17 +21,22 @@ SYMBOLS = {"verified": "✓", "failed": "✗"}
 UNDECIDED = "?"
 NONE = "-"
 # A gate's name and the key of its figure, which is the key of its limit too.
-GATES = {"difference": "max_abs", "agreement": "agreement", "accuracy": "accuracy_drop", "error": "relative_error"}
-FILE_FAULTS = {
-    "changed": "The file is not the one that was exported: its checksum differs.",
-    "missing": "The file is listed in the golden set's manifest and is not there.",
-    "unexpected": "The file is not listed in the golden set's manifest.",
+GATES = {
+    "difference": "max_abs",
+    "difference of logarithms": "log_max_abs",
+    "agreement": "agreement",
+    "accuracy": "accuracy_drop",
+    "error": "relative_error",
 }
+HERE = "this machine"
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One artifact in one runtime, with the worst figures of its outputs; None where a figure does not apply."""
+    """One artifact in one runtime, with the worst figures of its outputs; None where a figure does not apply.
+
+    `images` of the golden set's `of_images` were answered; `files` is what became of the golden image files.
+    """
 
     artifact: str
     format: str
@@ -42,20 +44,32 @@ class Row:
     size_bytes: float | None
     gzip_bytes: float | None
     runner: str
+    version: str
+    where: str
     images: float | None
+    of_images: float | None
     max_abs: float | None
+    log_max_abs: float | None
+    kl: float | None
     agreement: float | None
+    top5_agreement: float | None
     accuracy: float | None
     accuracy_drop: float | None
     latency_ms: float | None
     status: str
     reason: str
     outputs: Mapping[str, Any]
+    files: Mapping[str, Any]
 
     @property
     def place(self) -> str:
         """Which artifact in which runtime, as in `tflite-int8 in litert`."""
         return self.artifact if self.runner == NONE else f"{self.artifact} in {self.runner}"
+
+    @property
+    def is_sample(self) -> bool:
+        """Whether the runtime was too slow for all images, and answered the first few."""
+        return bool(self.images and self.of_images and self.images < self.of_images)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,22 +158,31 @@ def _row(artifact: Mapping[str, Any], runtime: Mapping[str, Any]) -> Row:
     worst = max(scored, key=lambda output: output.get("accuracy_drop") or 0, default={})
     status = status_of(runtime.get("status"))
     return Row(
-        artifact=one_line(artifact.get("name") or f"{artifact.get('format')}-{artifact.get('precision')}"),
+        artifact=name_of(artifact),
         format=one_line(artifact.get("format") or "-"),
         precision=one_line(artifact.get("precision") or "-"),
         size_bytes=artifact.get("size_bytes"),
         gzip_bytes=artifact.get("gzip_bytes"),
         runner=_runner(artifact, runtime),
+        version=one_line(runtime.get("version") or ""),
+        where=one_line(runtime.get("where") or HERE),
         images=runtime.get("images"),
-        max_abs=max(_figures(outputs, "max_abs"), default=None),
-        agreement=min(_figures(outputs, "agreement"), default=None),
+        of_images=runtime.get("of_images"),
+        **{key: max(_figures(outputs, key), default=None) for key in ("max_abs", "log_max_abs", "kl")},
+        **{key: min(_figures(outputs, key), default=None) for key in ("agreement", "top5_agreement")},
         accuracy=worst.get("accuracy"),
         accuracy_drop=worst.get("accuracy_drop"),
         latency_ms=(runtime.get("latency_ms") or {}).get("median"),
         status=status,
         reason=one_line(runtime.get("reason") or ("" if status == "verified" else "No reason was given.")),
         outputs=outputs,
+        files=runtime.get("files") or {},
     )
+
+
+def name_of(artifact: Mapping[str, Any]) -> str:
+    """Return an artifact's name, made of its format and precision where it has none."""
+    return one_line(artifact.get("name") or f"{artifact.get('format')}-{artifact.get('precision')}")
 
 
 def _runner(artifact: Mapping[str, Any], runtime: Mapping[str, Any]) -> str:
@@ -177,8 +200,9 @@ def gates(output: Mapping[str, Any]) -> list[Gate]:
 
     Returns:
         The gates that apply: those with a limit and a figure. A figure that is not a finite number fails. The accuracy
-        gate fails only where the paired interval, if there is one, excludes 0. An output with a relative error is
-        judged by that and not by its largest difference, which is in the target's unit.
+        gate fails only where the paired interval, if there is one, excludes 0; the agreement of a sample only where more
+        images disagree than chance allows. An output with a relative error is judged by that and not by its largest
+        difference, which is in the target's unit.
     """
     limits, status = output.get("limits") or {}, status_of(output.get("status") or "verified")
     found = []
@@ -187,51 +211,11 @@ def gates(output: Mapping[str, Any]) -> list[Gate]:
         if figure is None or limit is None or (key == "max_abs" and output.get("relative_error") is not None):
             continue
         passed = figure >= limit if key == "agreement" else figure <= limit
+        if key == "agreement" and output.get("allowed_disagreements") is not None and math.isfinite(figure):
+            passed = (output.get("disagreements") or 0) <= output["allowed_disagreements"]
         interval = output.get("accuracy_interval") if key == "accuracy_drop" else None
         if interval is not None and math.isfinite(figure) and interval[0] is not None and interval[0] <= 0:
             passed = True
         undecided = status in ("not_verified", "degenerate") or (status == "not_enough_images" and name == "accuracy")
         found.append(Gate(name, figure, limit, "failed" if not passed else status if undecided else "verified"))
     return found
-
-
-def verdict_of(report: Mapping[str, Any]) -> str:
-    """Return the verdict that may be shown: never better than what stands in the runtimes and the checksums.
-
-    A report without a single comparison is not verified, whatever it claims.
-    """
-    statuses = {row.status for row in rows(report)}
-    integrity = status_of((report.get("integrity") or {"status": "verified"}).get("status"))
-    if "failed" in statuses | {report.get("verdict"), integrity}:
-        return "failed"
-    everything = statuses | {status_of(report.get("verdict")), integrity}
-    return "verified" if statuses and everything == {"verified"} else "not_verified"
-
-
-def tally(report: Mapping[str, Any]) -> str:
-    """Return how many checks ended how, as in `2 verified, 1 failed`."""
-    counted = Counter(row.status for row in rows(report))
-    return ", ".join(f"{counted[s]} {word}" for s, word in WORDS.items() if counted[s]) or "nothing was compared"
-
-
-def reasons(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """Return (status, subject, sentence) of everything that is not verified, changed files first."""
-    integrity, judged = report.get("integrity") or {}, rows(report)
-    found = [
-        ("failed", one_line(path), sentence)
-        for key, sentence in FILE_FAULTS.items()
-        for path in integrity.get(key) or []
-    ]
-    status = status_of(integrity.get("status"))
-    if integrity and not found and status != "verified":
-        found.append((status, "checksums", "The files were not found to be those of the export."))
-    found += [(row.status, row.place, row.reason) for row in judged if row.status != "verified"]
-    if not judged:
-        found.append(("not_verified", "artifacts", "No artifact was compared."))
-    return found
-
-
-def accuracy(row: Row) -> str:
-    """Return the accuracy and its change against Keras, as in `91.3% (-0.3)`; or `-`."""
-    change = numbers.points(row.accuracy_drop)
-    return numbers.share(row.accuracy) + (f" ({change})" if change and row.accuracy is not None else "")

@@ -5,33 +5,43 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jinja2
-from markupsafe import Markup
 
+from exporters import report_cells as cells
+from exporters import report_checks as checked
 from exporters import report_facts as facts
 from exporters import report_numbers as numbers
-from exporters.report_text import stage_cells, symbol
+from exporters import report_sections as sections
+from exporters.report_images import worst_images
+from exporters.report_text import symbol
+
+if TYPE_CHECKING:
+    import numpy as np
 
 TEMPLATES = Path(__file__).parent / "templates"
-NO_PICTURES = "The pictures are missing: matplotlib is not installed where this report was made."
 FIGURES = (
     ("largest difference", "max_abs", numbers.difference),
     ("mean difference", "mean_abs", numbers.difference),
+    ("relative difference", "max_relative", numbers.difference),
+    ("of logarithms", "log_max_abs", numbers.difference),
+    ("divergence, nats", "kl", numbers.difference),
     ("relative error", "relative_error", numbers.difference),
     ("cosine", "cosine", lambda value: "-" if value is None else f"{value:.6f}"),
     ("agreement", "agreement", numbers.share),
     ("near-ties", "near_ties", lambda value: "-" if value is None else f"{value:g}"),
+    ("same top 5", "top5_agreement", numbers.share),
     ("accuracy", "accuracy", numbers.share),
 )
 
 
-def to_html(report: Mapping[str, Any]) -> str:
+def to_html(report: Mapping[str, Any], images: np.ndarray | None = None) -> str:
     """Return the report as a page.
 
     Args:
         report: in the form of report.json, with the keys of `exporters.report`.
+        images: the golden images, uint8 (N, height, width, 3), of which a few are shown; None: none is.
 
     Returns:
         One HTML document, everything from the report escaped, the pictures inside it.
@@ -41,24 +51,34 @@ def to_html(report: Mapping[str, Any]) -> str:
         loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {
-        "size": numbers.size, "share": numbers.share, "difference": numbers.difference, "accuracy": facts.accuracy,
+        "size": numbers.size, "share": numbers.share, "difference": numbers.difference, "accuracy": cells.accuracy,
         "milliseconds": numbers.milliseconds, "word": facts.WORDS.__getitem__, "symbol": symbol, "value": _value,
-        "group": lambda count: f"{count:,}".replace(",", " ") if isinstance(count, int) else str(count),
+        "group": numbers.count, "images": cells.images, "status_of": facts.status_of,
     }  # fmt: skip
-    pictures, missing = _pictures(report)
-    rows = facts.rows(report)
+    rows, summaries = facts.rows(report), checked.summaries(report)
     return environment.get_template("report.html.j2").render(
         report=report,
         name=report.get("name") or "Model",
-        verdict=facts.verdict_of(report),
-        tally=facts.tally(report),
+        verdict=checked.verdict_of(report),
+        tally=checked.tally(report),
         rows=rows,
+        here=facts.HERE,
+        summaries=[summary.row for summary in summaries],
+        every_runtime=len(rows) > len(summaries) or any(row.files for row in rows),
+        with_files=any(row.files for row in rows),
         largest_size=max((row.size_bytes for row in rows if row.size_bytes), default=0),
         details=[detail for row in rows for detail in _details(row)],
         figure_names=[name for name, _, _ in FIGURES],
-        reasons=facts.reasons(report),
-        pictures=pictures,
-        missing_pictures=missing,
+        reasons=checked.reasons(report),
+        not_run=checked.not_run(report),
+        notes=checked.notes(report),
+        tradeoff=sections.tradeoff(report),
+        worst=worst_images(report, images),
+        confusions=sections.confusions(report),
+        depths=sections.depths(report),
+        audits=sections.audits(report),
+        image_files=checked.image_files(report),
+        curves=sections.learning_curves(report),
         stages=_stages(report.get("stages") or []),
         card=_card(report.get("card") or {}),
         versions=_versions(report),
@@ -86,33 +106,10 @@ def _interval(interval: Any) -> str:
     return " to ".join(numbers.points(end) for end in reversed(interval))
 
 
-def _pictures(report: Mapping[str, Any]) -> tuple[list[tuple[str, Markup]], str]:
-    training, confusion = report.get("training") or {}, (report.get("reference") or {}).get("confusion") or {}
-    if not training and not confusion:
-        return [], ""
-    try:
-        from exporters import report_plots
-    except ImportError:
-        return [], NO_PICTURES
-    labels = (report.get("data") or {}).get("labels") or {}
-    drawn = [
-        (f"{output}: {quantity} while training", report_plots.learning_curve(history or {}, quantity))
-        for output, history in training.items()
-        for quantity in ("loss", "accuracy")
-    ]
-    drawn += [
-        (f"{output}: which label is taken for which, by the Keras model on test images",
-         report_plots.confusion_matrix(counts or [], labels.get(output) or []))
-        for output, counts in confusion.items()
-    ]  # fmt: skip
-    # matplotlib has escaped the labels already.
-    return [(title, Markup(svg)) for title, svg in drawn if svg], ""
-
-
 def _stages(stages: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
     longest = max((stage.get("wall_s") or 0 for stage in stages), default=0)
     return [
-        {"cells": stage_cells(stage), "part": 100 * (stage.get("wall_s") or 0) / longest if longest else 0}
+        {"cells": cells.stage_cells(stage), "part": 100 * (stage.get("wall_s") or 0) / longest if longest else 0}
         for stage in stages
     ]
 

@@ -1,4 +1,7 @@
-"""The report as JUnit XML, which CI servers read: what was not verified is an error there, never passed or skipped."""
+"""The report as JUnit XML, which CI servers read: what was not verified is an error there, never passed or skipped.
+
+Skipped is only what nobody asked for: a runtime that was not there.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,11 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping
 from typing import Any
 
+from exporters import report_checks as checked
 from exporters import report_facts as facts
 
 CHECKSUMS = "checksums"
+IMAGE_FILES = "image files"
 
 
 def to_junit(report: Mapping[str, Any]) -> str:
@@ -18,9 +23,10 @@ def to_junit(report: Mapping[str, Any]) -> str:
         report: in the form of report.json, with the keys of `exporters.report`.
 
     Returns:
-        A testsuite per artifact with a testcase per runtime and one per output and gate, a suite `checksums` where the
-        report has `integrity`. A failed gate is a `failure`; not verified, not enough images and degenerate are
-        `error`. A report without any artifact holds one error.
+        A testsuite per artifact with a testcase per runtime, one per output and gate, one for the answers to image files
+        and one for its audit; suites `checksums`, `image files` and `not run` where the report has such. A failed gate is
+        a `failure`; not verified, not enough images and degenerate are `error`. A report without any artifact holds one
+        error.
     """
     root = ElementTree.Element("testsuites", name="cutpoint")
     raw = list(report.get("artifacts") or [])
@@ -29,21 +35,20 @@ def to_junit(report: Mapping[str, Any]) -> str:
         _checksums(ElementTree.SubElement(root, "testsuite", name=CHECKSUMS), report["integrity"])
     for index, artifact in enumerate(report.get("artifacts") or []):
         _artifact(root, artifact, raw[index])
-    verdict = facts.verdict_of(report)
+    _others(root, report)
+    verdict = checked.verdict_of(report)
     if verdict != "verified" and root.find(".//failure") is None and root.find(".//error") is None:
         suite = ElementTree.SubElement(root, "testsuite", name="verdict")
-        why = "; ".join(f"{subject}: {sentence}" for _, subject, sentence in facts.reasons(report))
+        why = "; ".join(f"{subject}: {sentence}" for _, subject, sentence in checked.reasons(report))
         _case(suite, "cutpoint", "verdict", verdict, why or "The run as a whole was not verified.")
-    for suite in root:
-        _count(suite)
-        suite.set("skipped", "0")
-    _count(root)
+    for element in (*root, root):
+        _count(element)
     ElementTree.indent(root)
     return '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
 
 
 def _artifact(root: ElementTree.Element, artifact: Mapping[str, Any], raw: Mapping[str, Any]) -> None:
-    name = facts.one_line(artifact.get("name") or f"{artifact.get('format')}-{artifact.get('precision')}")
+    name = facts.name_of(artifact)
     suite = ElementTree.SubElement(root, "testsuite", name=name)
     for index, row in enumerate(facts.rows({"artifacts": [artifact]})):
         place = f"{name}.{row.runner}"
@@ -55,6 +60,22 @@ def _artifact(root: ElementTree.Element, artifact: Mapping[str, Any], raw: Mappi
             for gate in found:
                 _case(suite, place, f"{output_name}: {gate.name}", gate.status, _sentence(gate, output))
             _case_of_output(suite, place, output_name, output or {}, {gate.status for gate in found})
+
+    for check in checked.checks_of_artifact(artifact):
+        if check.kind != "runtime":
+            _case(suite, f"{name}.{check.kind}", check.subject, check.status, check.reason)
+
+
+def _others(root: ElementTree.Element, report: Mapping[str, Any]) -> None:
+    found = [check for check in checked.checks(report) if check.kind == IMAGE_FILES]
+    suite = ElementTree.SubElement(root, "testsuite", name=IMAGE_FILES) if found else None
+    for check in found:
+        _case(suite, IMAGE_FILES, check.subject, check.status, check.reason)
+    missing = checked.not_run(report)
+    suite = ElementTree.SubElement(root, "testsuite", name=checked.NOT_RUN) if missing else None
+    for runtime, sentence in missing:
+        case = ElementTree.SubElement(suite, "testcase", classname=checked.NOT_RUN, name=runtime)
+        ElementTree.SubElement(case, "skipped", message=sentence)
 
 
 def _case_of_output(
@@ -72,13 +93,17 @@ def _sentence(gate: facts.Gate, output: Mapping[str, Any]) -> str:
     key = facts.GATES[gate.name]
     smallest = (output.get("smallest_passing_limits") or {}).get(key)
     text = f"{key} is {gate.figure:.6g}, the limit is {gate.limit:.6g}"
+    if gate.name == "agreement" and output.get("allowed_disagreements") is not None:
+        text += (
+            f" ({output.get('disagreements')} of a sample disagree, {output['allowed_disagreements']} may by chance)"
+        )
     return text + (f"; {smallest:.6g} would pass" if isinstance(smallest, int | float) else "")
 
 
 def _checksums(suite: ElementTree.Element, integrity: Mapping[str, Any]) -> None:
     status = facts.status_of(integrity.get("status"))
     _case(suite, CHECKSUMS, "verdict", status, "The files are not those that were exported.")
-    for key, sentence in facts.FILE_FAULTS.items():
+    for key, sentence in checked.FILE_FAULTS.items():
         for path in integrity.get(key) or []:
             _case(suite, CHECKSUMS, f"{key}: {path}", "failed", sentence)
 
@@ -93,5 +118,5 @@ def _case(suite: ElementTree.Element, place: str, name: str, status: str, why: s
 
 
 def _count(element: ElementTree.Element) -> None:
-    for key, tag in (("tests", "testcase"), ("failures", "failure"), ("errors", "error")):
+    for key, tag in (("tests", "testcase"), ("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
         element.set(key, str(len(list(element.iter(tag)))))

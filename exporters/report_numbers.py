@@ -10,6 +10,11 @@ def difference(value: float | None) -> str:
     return "-" if value is None else f"{value:.2g}"
 
 
+def exact(value: float | None) -> str:
+    """Return a number with nine digits that count, as in `0.00390625`; or `-`."""
+    return "-" if value is None else f"{value:.9g}"
+
+
 def share(value: float | None) -> str:
     """Return a share as a percentage, rounded down so that only all of it reads `100.0%`; or `-`."""
     return "-" if value is None else f"{math.floor(round(value * 1000, 6)) / 10:.1f}%"
@@ -42,3 +47,8 @@ def duration(seconds: float | None) -> str:
     if seconds < 59.5:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     return f"{int(seconds + 0.5) // 60} min {int(seconds + 0.5) % 60:02d} s"
+
+
+def count(value: float | None) -> str:
+    """Return a whole number with a thin space between thousands, as in `396 160`; or `-`."""
+    return f"{value:,.0f}".replace(",", "\u202f") if isinstance(value, int | float) else "-"

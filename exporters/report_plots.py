@@ -1,6 +1,6 @@
 """The pictures of the report: learning curves and confusion matrices, as SVG that takes the page's own colours.
 
-The only file of the report that needs matplotlib; it is imported when a page is made.
+With `report_charts`, which takes the style from here, all of the report that needs matplotlib; imported when a page is made.
 """
 
 from __future__ import annotations
@@ -17,8 +17,14 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 # Colours that no picture has otherwise, each replaced by a variable of the page: so one picture serves light and dark.
-VARIABLES = {"#010203": "var(--ink)", "#010204": "var(--faint)", "#010205": "var(--blue)", "#010206": "var(--orange)"}
-INK, FAINT, BLUE, ORANGE = VARIABLES
+VARIABLES = {
+    "#010203": "var(--ink)",
+    "#010204": "var(--faint)",
+    "#010205": "var(--blue)",
+    "#010206": "var(--orange)",
+    "#010207": "var(--violet)",
+}
+INK, FAINT, BLUE, ORANGE, VIOLET = VARIABLES
 STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "cutpoint",
@@ -73,7 +79,7 @@ def learning_curve(training: Mapping[str, Any], quantity: str) -> str | None:
             axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
         axes.grid(axis="y")
         figure.legend(frameon=False, ncols=3, loc="outside upper left", handlelength=1.7, fontsize=10)
-        return _svg(figure, f"Learning curve: {quantity} over epochs")
+        return svg(figure, f"Learning curve: {quantity} over epochs")
 
 
 def confusion_matrix(counts: Sequence[Sequence[float]], labels: Sequence[str]) -> str | None:
@@ -89,7 +95,7 @@ def confusion_matrix(counts: Sequence[Sequence[float]], labels: Sequence[str]) -
     total = len(counts)
     if not total or any(len(row) != total for row in counts):
         return None
-    names = [_shortened(label) for label in labels] if len(labels) == total else [str(each) for each in range(total)]
+    names = [shortened(label) for label in labels] if len(labels) == total else [str(each) for each in range(total)]
     small = total <= MOST_LABELS
     with rc_context(STYLE):
         side = max(4.4, 1.3 + 0.36 * total) if small else 5.0
@@ -104,7 +110,7 @@ def confusion_matrix(counts: Sequence[Sequence[float]], labels: Sequence[str]) -
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
         axes.set(xlabel="answer", ylabel="truth")
-        return _svg(figure, "Confusion matrix: rows are the truth, columns the answer")
+        return svg(figure, "Confusion matrix: rows are the truth, columns the answer")
 
 
 def _strength(count: float | None, row: Sequence[float]) -> float:
@@ -133,12 +139,14 @@ def _draw_picture(axes: Any, counts: Sequence[Sequence[float]]) -> None:
     axes.imshow(pixels, interpolation="nearest")
 
 
-def _shortened(label: Any) -> str:
+def shortened(label: Any, longest: int = LONGEST_LABEL) -> str:
+    """Return a label as one that a picture has room for."""
     text = "".join(each if each.isprintable() else " " for each in str(label)) or "-"
-    return text if len(text) <= LONGEST_LABEL else text[: LONGEST_LABEL - 1] + "…"
+    return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
-def _svg(figure: Figure, title: str) -> str:
+def svg(figure: Figure, title: str) -> str:
+    """Return a figure as an SVG element whose colours are the page's variables; `title` is what a screen reader says."""
     buffer = io.StringIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the page's font draws the letters that matplotlib's own font lacks
@@ -148,6 +156,8 @@ def _svg(figure: Figure, title: str) -> str:
     text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", text, flags=re.DOTALL)
     # Inside a page these names are known without their addresses, and two pictures must not share an id.
     text = re.sub(r' xmlns(:xlink)?="[^"]*"| version="[^"]*"|(?<=<g) id="[^"]*"', "", text)
+    # The page names its font once.
+    text = re.sub(r"font-family: [^;\"]*; ?", "", text)
     for color, variable in VARIABLES.items():
         text = text.replace(color, variable)
     # On a small screen a large picture scrolls in its own box, where shrinking would make its words too small.

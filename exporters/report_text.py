@@ -1,12 +1,14 @@
-"""The report as lines of text: the terminal's table and Markdown for a pull request."""
+"""The report in a terminal: a line per artifact, and one per runtime only where a runtime is not verified."""
 
 from __future__ import annotations
 
-import re
+import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from exporters import report_cells as cells
+from exporters import report_checks as checked
 from exporters import report_facts as facts
 from exporters import report_numbers as numbers
 
@@ -17,13 +19,13 @@ if TYPE_CHECKING:
 COLUMNS: tuple[tuple[str, Callable[[facts.Row], str], bool, int], ...] = (
     ("format", lambda row: row.format, False, 0),
     ("precision", lambda row: row.precision, False, 0),
-    ("size", lambda row: numbers.size(row.size_bytes), True, 5),
-    ("gzip", lambda row: numbers.size(row.gzip_bytes), True, 7),
+    ("size", lambda row: numbers.size(row.size_bytes) if row.format else "", True, 5),
+    ("gzip", lambda row: numbers.size(row.gzip_bytes) if row.format else "", True, 7),
     ("max diff", lambda row: numbers.difference(row.max_abs), True, 2),
     ("agree", lambda row: numbers.share(row.agreement), True, 4),
-    ("accuracy", facts.accuracy, True, 3),
+    ("accuracy", cells.accuracy, True, 3),
     ("ms", lambda row: numbers.milliseconds(row.latency_ms), True, 6),
-    ("runner", lambda row: row.runner, False, 1),
+    ("runtime", lambda row: row.runner, False, 1),
 )
 GAP = 2
 COLORS = {"verified": "green", "failed": "bold red"}
@@ -46,7 +48,7 @@ def print_table(report: Mapping[str, Any], console: Console, folder: Path | None
         whole = Text.assemble(*((_encodable(text, console.encoding), style) for text, style in parts))
         console.print(whole, soft_wrap=True, highlight=False)
 
-    found = facts.rows(report)
+    found = table_rows(report)
     if found:
         table = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False, header_style="bold")
         verdicts = [f"{symbol(row.status, unicode)} {facts.WORDS[row.status]}" for row in found]
@@ -55,21 +57,44 @@ def print_table(report: Mapping[str, Any], console: Console, folder: Path | None
             table.add_column(header, justify="right" if number else "left", no_wrap=True, overflow="ellipsis")
         table.add_column("verdict", no_wrap=True, overflow="fold", min_width=max(map(len, verdicts)))
         for row, verdict in zip(found, verdicts, strict=True):
-            cells = [Text(_encodable(content(row), console.encoding)) for _, content, _, _ in shown]
-            table.add_row(*cells, Text(verdict, style=_color(row.status)))
+            line = [Text(_encodable(content(row), console.encoding)) for _, content, _, _ in shown]
+            table.add_row(*line, Text(verdict, style=_color(row.status)))
         console.print(table)
         console.print()
-    for status, subject, sentence in facts.reasons(report):
+    for status, subject, sentence in checked.reasons(report):
         say((f"{symbol(status, unicode)} {facts.WORDS[status]}", _color(status)), (f"  {subject}: {sentence}", ""))
-    for note in report.get("notes") or []:
-        say((f"Note: {facts.one_line(note)}", ""))
-    if keras := _keras_accuracy(report):
+    for runtime, sentence in checked.not_run(report):
+        say((f"- {checked.NOT_RUN}", "bold"), (f"  {runtime}: {sentence}", ""))
+    for note in checked.notes(report):
+        say((f"Note: {note}", ""))
+    if keras := keras_accuracy(report):
         say((keras, ""))
-    verdict = facts.verdict_of(report)
+    verdict = checked.verdict_of(report)
     headline = f"{symbol(verdict, unicode)} {facts.WORDS[verdict].capitalize()}"
-    say((headline, _color(verdict)), (f" ({facts.tally(report)})", ""))
+    say((headline, _color(verdict)), (f" ({checked.tally(report)})", ""))
     if folder is not None:
         say((f"Report: {folder / 'report.html'}", ""))
+
+
+def table_rows(report: Mapping[str, Any]) -> list[facts.Row]:
+    """Return a row per artifact; under it, where it has several runtimes, one for each that is not verified.
+
+    Such a row has no format, no precision and no size: they stand above it.
+    """
+    empty = {"format": "", "precision": "", "size_bytes": None, "gzip_bytes": None}
+    found = []
+    for summary in checked.summaries(report):
+        wrong = [row for row in summary.rows if row.status != "verified"] if len(summary.rows) > 1 else []
+        found += [summary.row, *(dataclasses.replace(row, **empty) for row in wrong)]
+    return found
+
+
+def keras_accuracy(report: Mapping[str, Any]) -> str:
+    """Return the Keras model's accuracy as a sentence; or nothing where it is not known."""
+    reference = report.get("reference") or {}
+    figures = [f"{output} {numbers.share(value)}" for output, value in (reference.get("accuracy") or {}).items()]
+    images = f" on {reference['images']} test images" if reference.get("images") else ""
+    return f"Accuracy in Keras: {', '.join(figures)}{images}." if figures else ""
 
 
 def symbol(status: str, unicode: bool = True) -> str:
@@ -98,86 +123,3 @@ def _fitting(found: list[facts.Row], verdicts: list[str], width: int) -> list[tu
     while needed() > width and any(column[3] for column in shown):
         shown.remove(max(shown, key=lambda column: column[3]))
     return shown
-
-
-def to_markdown(report: Mapping[str, Any]) -> str:
-    """Return the report as GitHub's Markdown, for a pull request or a job summary.
-
-    Args:
-        report: in the form of report.json, with the keys of `exporters.report`.
-
-    Returns:
-        Verdict, table of artifacts, reasons, notes, counts of the data and stages; ends with a newline.
-    """
-    report = facts.plain(report)
-    verdict = facts.verdict_of(report)
-    name = escape(report.get("name") or "model")
-    parts = [f"## {symbol(verdict)} {name}: {facts.WORDS[verdict]}", facts.tally(report).capitalize() + "."]
-    found = facts.rows(report)
-    if found:
-        headers = [*((header, number) for header, _, number, _ in COLUMNS), ("verdict", False)]
-        lines = [[*(content(row) for _, content, _, _ in COLUMNS), _verdict(row)] for row in found]
-        parts.append(_table(headers, lines))
-    if keras := _keras_accuracy(report):
-        parts.append(escape(keras))
-    if wrong := facts.reasons(report):
-        told = (f"- {symbol(s)} {facts.WORDS[s]}: **{escape(subject)}**: {escape(why)}" for s, subject, why in wrong)
-        parts.append("### What is not verified\n\n" + "\n".join(told))
-    if notes := report.get("notes"):
-        parts.append("### Notes\n\n" + "\n".join(f"- {escape(note)}" for note in notes))
-    parts += [part for part in (_data(report.get("data") or {}), _stages(report.get("stages") or [])) if part]
-    return "\n\n".join(parts) + "\n"
-
-
-def _keras_accuracy(report: Mapping[str, Any]) -> str:
-    reference = report.get("reference") or {}
-    figures = [f"{output} {numbers.share(value)}" for output, value in (reference.get("accuracy") or {}).items()]
-    images = f" on {reference['images']} test images" if reference.get("images") else ""
-    return f"Accuracy in Keras: {', '.join(figures)}{images}." if figures else ""
-
-
-def escape(value: Any) -> str:
-    """Return any text as one line that Markdown shows letter for letter, also inside a table."""
-    text = facts.one_line(value).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*\[\]|~]|(?<!\w)_|_(?!\w))", r"\\\1", text)
-
-
-def _verdict(row: facts.Row) -> str:
-    return f"{symbol(row.status)} {facts.WORDS[row.status]}"
-
-
-def _table(headers: list[tuple[str, bool]], lines: list[list[str]]) -> str:
-    head = "| " + " | ".join(header for header, _ in headers) + " |"
-    rule = "| " + " | ".join("---:" if number else "---" for _, number in headers) + " |"
-    return "\n".join([head, rule, *("| " + " | ".join(escape(cell) for cell in line) + " |" for line in lines)])
-
-
-def _data(data: Mapping[str, Any]) -> str:
-    if not data:
-        return ""
-    counts = ", ".join(f"{data[split]} {split}" for split in ("train", "val", "test") if data.get(split) is not None)
-    labels = ", ".join(f"{escape(name)}: {len(each or [])} labels" for name, each in (data.get("labels") or {}).items())
-    skipped = data.get("skipped") or []
-    lines = [f"Images: {counts}." if counts else "", f"Outputs: {labels}." if labels else ""]
-    lines.append(f"Skipped files: {len(skipped)}." if skipped else "")
-    listed = [f"- {escape(each.get('path'))}: {escape(each.get('reason'))}" for each in skipped[:20]]
-    listed += [f"- and {len(skipped) - 20} more"] if len(skipped) > 20 else []
-    text = " ".join(line for line in lines if line)
-    return f"### Data\n\n{text}" + ("\n\n" + "\n".join(listed) if listed else "")
-
-
-def _stages(stages: list[Mapping[str, Any]]) -> str:
-    if not stages:
-        return ""
-    headers = [("stage", False), ("wall time", True), ("peak memory", True), ("cached", False)]
-    return "### Stages\n\n" + _table(headers, [stage_cells(stage) for stage in stages])
-
-
-def stage_cells(stage: Mapping[str, Any]) -> list[str]:
-    """Return name, wall time, peak memory and whether it came from the cache, as words."""
-    return [
-        str(stage.get("name") or "-"),
-        numbers.duration(stage.get("wall_s")),
-        numbers.size(stage.get("peak_memory_bytes")),
-        "yes" if stage.get("cached") else "no",
-    ]

@@ -16,64 +16,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sample_reports
 from rich.console import Console
 
 from exporters import report as reports
-from exporters import report_facts, report_html, report_numbers
-
-LABELS = ["<script>alert(1)</script>", "a|b", r"$\frac{$", "[red]3", "4"]
-SHA = "0f3a" * 16
-
-
-def output(status: str, *, max_abs: float, agreement: float, drop: float, limits: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "max_abs": max_abs, "mean_abs": max_abs / 9, "cosine": 0.99998, "agreement": agreement, "near_ties": 2,
-        "accuracy": 0.9126 - drop, "accuracy_drop": drop, "accuracy_interval": [drop - 0.01, drop + 0.01],
-        "limits": limits, "smallest_passing_limits": {"max_abs": max_abs, "agreement": agreement}, "status": status,
-    }  # fmt: skip
-
-
-def artifact(name: str, runner: str, status: str, reason: str, outputs: dict[str, Any]) -> dict[str, Any]:
-    format_name, _, precision = name.partition("-")
-    images = 309 if outputs else 0
-    runtime = {
-        "runner": runner, "version": "2.1.4", "backend": "cpu", "images": images, "status": status, "reason": reason,
-        "latency_ms": {"median": 1.8431, "p95": 2.5} if outputs else {}, "outputs": outputs,
-    }  # fmt: skip
-    return {
-        "name": name, "format": format_name, "precision": precision, "size_bytes": 1_234_567, "gzip_bytes": 1_100_000,
-        "sha256": {"model": SHA}, "runtimes": [runtime],
-    }  # fmt: skip
+from exporters import report_checks, report_facts, report_numbers, report_sections
 
 
 @pytest.fixture
 def report() -> dict[str, Any]:
     """A run with one artifact verified, one failed and one not verified."""
-    float_limits = {"max_abs": 1e-4, "agreement": 1.0, "accuracy_drop": None, "relative_error": 0.01}
-    int8_limits = {"max_abs": None, "agreement": 0.95, "accuracy_drop": 0.01, "relative_error": 0.05}
-    good = output("verified", max_abs=3.1e-6, agreement=1.0, drop=0.0, limits=float_limits)
-    bad = output("failed", max_abs=0.31, agreement=0.9012, drop=0.031, limits=int8_limits)
-    return {
-        "schema_version": 1, "verdict": "failed", "exit_code": 1, "cutpoint_version": "0.1.0", "seed": 0,
-        "name": "signs <b>", "notes": ["The limit agreement of int8 was loosened from 0.95 to 0.9."],
-        "data": {"train": 1443, "val": 310, "test": 309, "labels": {"label": LABELS}, "fingerprint": f"sha256:{SHA}",
-                 "skipped": [{"path": "photos/3/<i>.jpg", "reason": "truncated after 512 bytes"}]},
-        "stages": [{"name": "features", "wall_s": 73.2, "peak_memory_bytes": 812_000_000, "cached": False},
-                   {"name": "training", "wall_s": 4.1, "peak_memory_bytes": 640_000_000, "cached": True}],
-        "training": {"label": {"epochs": [1, 2, 3, 4], "loss": [1.9, 1.1, 0.7, 0.5], "val_loss": [1.7, 1.0, 0.8, 0.82],
-                               "accuracy": [0.4, 0.7, 0.85, 0.9], "val_accuracy": [0.5, 0.72, 0.88, 0.87],
-                               "best_epoch": 3, "parameters": 2570}},
-        "reference": {"accuracy": {"label": 0.9126}, "images": 309,
-                      "confusion": {"label": [[60, 1, 0, 0, 0], [2, 58, 0, 1, 0], [0, 0, 62, 3, 0],
-                                              [0, 4, 0, 56, 2], [0, 0, 9, 0, 51]]}},
-        "card": {"schema_version": 1, "name": "signs", "resize": {"width": 96, "height": 96}, "cut": ["out_relu"],
-                 "outputs": [{"name": "label", "kind": "linear", "labels": LABELS}], "versions": {"keras": "3.12.0"}},
-        "artifacts": [
-            artifact("tfjs-float32", "tfjs-node", "verified", "", {"label": good}),
-            artifact("tflite-int8", "litert", "failed", "label: top-1 agreement\n90.1% is under 95.0%", {"label": bad}),
-            artifact("onnx-float16", "onnxruntime", "not_verified", "The runtime is not installed.", {}),
-        ],
-    }  # fmt: skip
+    return sample_reports.plain_report()
 
 
 def printed(report: dict[str, Any], width: int, encoding: str = "utf-8") -> str:
@@ -266,6 +219,7 @@ def test_page_is_escaped_and_asks_for_nothing(report):
 def test_page_holds_learning_curves_and_confusion_matrix(report):
     text = reports.to_html(report)
     assert re.findall(r'<svg role="img" aria-label="([^"]*)"', text) == [
+        "Accuracy over size of every artifact, the area of a marker being its latency",
         "Learning curve: loss over epochs", "Learning curve: accuracy over epochs",
         "Confusion matrix: rows are the truth, columns the answer",
     ]  # fmt: skip
@@ -277,10 +231,11 @@ def test_page_holds_learning_curves_and_confusion_matrix(report):
 
 
 def test_page_says_that_matplotlib_is_not_there(report, monkeypatch):
-    monkeypatch.setitem(sys.modules, "exporters.report_plots", None)
-    monkeypatch.delattr("exporters.report_plots", raising=False)
+    for name in ("report_plots", "report_charts"):
+        monkeypatch.setitem(sys.modules, f"exporters.{name}", None)
+        monkeypatch.delattr(f"exporters.{name}", raising=False)
     text = reports.to_html(report)
-    assert report_html.NO_PICTURES in text
+    assert report_sections.NO_PICTURES in text
     assert "<svg" not in text
 
 
@@ -290,7 +245,7 @@ def test_many_labels_and_odd_histories_are_drawn(report):
     report["training"] = {"label": {"loss": [None, 0.3, None], "epochs": [1, 2, 3]}, "other": {"accuracy": [0.5]}}
     report["training"]["nothing"] = None
     text = reports.to_html(report)
-    assert text.count("<svg ") == 3
+    assert text.count("<svg ") == 4
     assert "data:image/png;base64," in text
     assert len(text) < 400_000
 
@@ -317,11 +272,11 @@ def test_null_keys_are_as_good_as_absent_ones(report):
 
 def test_no_verdict_is_better_than_its_runtimes(report):
     report["verdict"] = "verified"
-    assert report_facts.verdict_of(report) == "failed"
+    assert report_checks.verdict_of(report) == "failed"
     report["artifacts"] = [report["artifacts"][0], report["artifacts"][2]]
-    assert report_facts.verdict_of(report) == "not_verified"
+    assert report_checks.verdict_of(report) == "not_verified"
     report["artifacts"].pop()
-    assert report_facts.verdict_of(report) == "verified"
+    assert report_checks.verdict_of(report) == "verified"
     assert "failure" not in (text := reports.to_junit(report)).replace('failures="0"', "")
     assert "<error" not in text
 
