@@ -1,12 +1,13 @@
 /**
- * Builds everything that runs into exporters/javascript: the Node runner, the page and TF.js with its WebAssembly.
+ * Builds everything that runs into exporters/javascript: the Node runner, the page and TF.js with its WebAssembly; and,
+ * into the folder parity/ in it, what only a verification needs: its page with onnxruntime-web and LiteRT.js.
  *
  * The folder needs no node_modules, so that a Python wheel can carry it; what it held from an earlier build goes.
  */
 
 import { mkdir, readFile, readdir, rm, writeFile } from "node:fs/promises";
 import { createRequire } from "node:module";
-import { basename, dirname, join } from "node:path";
+import { basename, dirname, join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
 import { gzipSync } from "node:zlib";
 
@@ -16,10 +17,18 @@ const here = dirname(fileURLToPath(import.meta.url));
 const out = join(here, "..", "exporters", "javascript");
 const { resolve } = createRequire(import.meta.url);
 const wasm = join(dirname(resolve("@tensorflow/tfjs-backend-wasm/package.json")), "dist");
+const onnx = join(here, "node_modules", "onnxruntime-web", "dist");
+const litert = join(here, "node_modules", "@litertjs", "core");
+// The folder in exporters/javascript, and what is copied into it. Each library's wasm is the one build of it that runs
+// here: onnxruntime-web has a single one without WebGPU, LiteRT.js one for a thread alone.
 const copied = [
-  ...["predict.js", "pixels.js", "index.html", "style.css", "icon.svg"].map((name) => join(here, name)),
-  ...["", "-simd", "-threaded-simd"].map((kind) => join(wasm, `tfjs-backend-wasm${kind}.wasm`)),
+  ...["predict.js", "pixels.js", "index.html", "style.css", "icon.svg"].map((name) => ["", join(here, name)]),
+  ...["", "-simd", "-threaded-simd"].map((kind) => ["", join(wasm, `tfjs-backend-wasm${kind}.wasm`)]),
+  ["parity", join(here, "parity.html")],
+  ...["mjs", "wasm"].map((suffix) => ["parity", join(onnx, `ort-wasm-simd-threaded.${suffix}`)]),
+  ...["js", "wasm"].map((suffix) => ["parity", join(litert, "wasm", `litert_wasm_internal.${suffix}`)]),
 ];
+const litertVersion = JSON.parse(await readFile(join(litert, "package.json"), "utf8")).version;
 
 // TF.js asks for node-fetch and node's util only under a Node without fetch, which is older than the oldest we take.
 const withoutNodeFetch = {
@@ -68,26 +77,38 @@ const bundles = [
     splitting: true,
     chunkNames: "[name]-[hash]",
   },
+  {
+    entryPoints: { "parity/parity": "parity.js" },
+    platform: "browser",
+    target: "es2022",
+    splitting: true,
+    chunkNames: "parity/[name]-[hash]",
+    // Otherwise the glue of onnxruntime-web's wasm is bundled too, and its threads do not find it.
+    conditions: ["onnxruntime-web-use-extern-wasm"],
+    // LiteRT.js does not tell its version.
+    define: { LITERT_VERSION: JSON.stringify(litertVersion) },
+  },
 ];
 
-/** Bundle the runner and the page; gives `[name, bytes]` pairs. */
+/** Bundle the runner and the pages; gives `[name, bytes]` pairs, names relative to exporters/javascript. */
 async function bundle() {
   const results = await Promise.all(bundles.map((each) => build({ ...common, ...each })));
-  return results.flatMap(({ outputFiles }) => outputFiles.map((file) => [basename(file.path), file.contents]));
+  return results.flatMap(({ outputFiles }) => outputFiles.map((file) => [relative(out, file.path), file.contents]));
 }
 
 /** Write `files` into the folder where they differ, and take away what is not of this build. */
 async function put(files) {
-  await mkdir(out, { recursive: true });
   for (const [name, contents] of files) {
+    await mkdir(dirname(join(out, name)), { recursive: true });
     const old = await readFile(join(out, name)).catch(() => null);
     if (!old?.equals(contents)) await writeFile(join(out, name), contents);
   }
-  const stale = (await readdir(out)).filter((name) => !files.has(name));
-  await Promise.all(stale.map((name) => rm(join(out, name), { recursive: true })));
+  const kept = new Set([...files.keys()].flatMap((name) => [name, dirname(name)]));
+  const stale = (await readdir(out, { recursive: true })).filter((name) => !kept.has(name));
+  await Promise.all(stale.map((name) => rm(join(out, name), { recursive: true, force: true })));
 }
 
-const texts = copied.map(async (path) => [basename(path), await readFile(path)]);
+const texts = copied.map(async ([folder, path]) => [join(folder, basename(path)), await readFile(path)]);
 const files = new Map([...(await Promise.all(texts)), ...(await bundle())]);
 await put(files);
 const sizes = [...files].map(([name, contents]) => [name, contents.length, gzipSync(contents).length]);

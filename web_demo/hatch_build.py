@@ -13,8 +13,9 @@ class JavascriptBuildHook(BuildHookInterface):
 
     def initialize(self, version: str, build_data: dict) -> None:
         """Run the Node build unless its result is there; say what is missing where it cannot be run."""
-        runner = Path(self.root, "exporters", "javascript", "runner.mjs")
-        if version == "editable" or runner.exists():
+        built = Path(self.root, "exporters", "javascript")
+        runner = built / "runner.mjs"
+        if version == "editable" or (runner.exists() and (built / "parity" / "parity.html").exists()):
             return
         npm = shutil.which("npm")
         if npm is None:

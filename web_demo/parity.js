@@ -1,0 +1,215 @@
+/**
+ * The page in which `exporters.runners.chromium` lets artifacts answer: TF.js, onnxruntime-web and LiteRT.js in a real
+ * browser, and the decoding and resizing of image files as the demo page does it.
+ *
+ * Python calls the functions of `globalThis.cutpoint`. What is long goes as bytes: requests are fetched from the
+ * address that a call names, answers are `{parts, data}`, where `data` is all parts in base64, one after the other.
+ * No backend stands in for another: what cannot be had is said.
+ *
+ * @typedef {{name: string, shape: number[], dtype: string, data: Float32Array | Uint8Array | Int32Array}} Part
+ * @typedef {{version: string, backend: string, batch: number | null, inputs: {name: string, dtype: string}[],
+ *   outputs: string[], answer: (data: Float32Array | Uint8Array, shape: number[]) => Promise<Part[]>}} Opened
+ */
+
+import { FEATURES_NAME, imageToRgb, loadArtifact, outputNodes, predict, resize } from "./predict.js";
+
+const WARM_UPS = 2;
+// How many images a model with a free batch axis is given at once.
+const BATCH = 16;
+
+/** @type {Opened | null} */
+let opened = null;
+
+async function bytesOf(path) {
+  const response = await fetch(path);
+  if (!response.ok) throw new Error(`${path} was not served: ${response.status} ${response.statusText}`);
+  return response.arrayBuffer();
+}
+
+/** TF.js: the graph model, read by the code that the demo page uses. */
+async function openTfjs({ backend, threads }) {
+  const core = await import("@tensorflow/tfjs-core");
+  const { loadGraphModel } = await import("@tensorflow/tfjs-converter");
+  core.enableProdMode();
+  if (backend === "wasm") {
+    const { setThreadsCount, setWasmPaths } = await import("@tensorflow/tfjs-backend-wasm");
+    setWasmPaths(new URL(".", document.baseURI).href);
+    setThreadsCount(threads);
+  } else {
+    await import("@tensorflow/tfjs-backend-webgl");
+  }
+  if (!(await core.setBackend(backend).catch(() => false))) {
+    return { missing: `TF.js's backend '${backend}' cannot be started` };
+  }
+  const tf = { ...core, loadGraphModel };
+  const model = await loadArtifact(tf, (path) => bytesOf(`artifact/${path}`));
+  const outputs = [...outputNodes(model).keys()];
+  return {
+    version: core.version_core,
+    backend: core.getBackend(),
+    // WebGL compiles its programs anew for each size of a batch, which takes seconds.
+    batch: backend === "webgl" ? 1 : null,
+    inputs: model.inputNodes.map((name, i) => ({ name, dtype: model.inputs[i].dtype })),
+    outputs,
+    async answer(data, shape) {
+      const answers = Object.entries(await predict(tf, model, { data, shape }));
+      return answers.map(([name, answer]) => ({ name, dtype: "float32", ...answer }));
+    },
+  };
+}
+
+/** onnxruntime-web: its WebAssembly build, by the names of inputs and outputs. */
+async function openOnnx({ backend, threads }) {
+  const ort = await import("onnxruntime-web/wasm");
+  ort.env.wasm.wasmPaths = new URL(".", document.baseURI).href;
+  ort.env.wasm.numThreads = threads;
+  ort.env.logLevel = "error";
+  const model = new Uint8Array(await bytesOf("artifact/model.onnx"));
+  const session = await ort.InferenceSession.create(model, { executionProviders: [backend], logSeverityLevel: 3 });
+  const inputs = session.inputMetadata.map(({ name, type }) => ({ name, dtype: type }));
+  const fixed = session.inputMetadata[0]?.shape?.[0];
+  const heads = session.outputNames.filter((name) => name !== FEATURES_NAME);
+  return {
+    version: ort.env.versions.web,
+    backend,
+    batch: Number.isInteger(fixed) && fixed > 0 ? fixed : null,
+    inputs,
+    outputs: [...session.outputNames],
+    async answer(data, shape) {
+      const image = new ort.Tensor("float32", Float32Array.from(data), shape);
+      const answers = await session.run({ [inputs[0].name]: image }, heads);
+      return heads.map((name) => ({ name, shape: answers[name].dims, dtype: answers[name].type, data: answers[name].data }));
+    },
+  };
+}
+
+/** LiteRT.js: its WebAssembly build, one image at a time, by the names of the signature `serving_default`. */
+async function openLitert({ backend, signature }) {
+  const { Tensor, loadAndCompile, loadLiteRt } = await import("@litertjs/core");
+  await loadLiteRt(new URL(".", document.baseURI).href, { threads: false });
+  const model = await loadAndCompile(new Uint8Array(await bytesOf("artifact/model.tflite")), {
+    accelerator: backend, cpuOptions: { numThreads: 1 },
+  });
+  const runner = model.signatures[signature];
+  if (!runner) throw new Error(`The model has the signatures ${Object.keys(model.signatures)}, not ${signature}.`);
+  const inputs = runner.getInputDetails().map(({ name, dtype }) => ({ name, dtype }));
+  const outputs = runner.getOutputDetails();
+  const heads = outputs.filter(({ name }) => name !== FEATURES_NAME);
+  return {
+    version: LITERT_VERSION,
+    backend,
+    batch: 1,
+    inputs,
+    outputs: outputs.map(({ name }) => name),
+    async answer(data, shape) {
+      const image = new Tensor(inputs[0].dtype === "uint8" ? Uint8Array.from(data) : Float32Array.from(data), shape);
+      let answers = {};
+      try {
+        answers = await runner.run({ [inputs[0].name]: image });
+        return heads.map(({ name, dtype }) => {
+          const { type } = answers[name];
+          return { name, shape: [...type.layout.dimensions], dtype, data: answers[name].toTypedArray().slice() };
+        });
+      } finally {
+        for (const tensor of [image, ...Object.values(answers)]) tensor.delete();
+      }
+    },
+  };
+}
+
+const OPENERS = { tfjs: openTfjs, onnx: openOnnx, tflite: openLitert };
+
+/** The images at an address: bytes of `dtype`, shape N,H,W,3. */
+async function imagesAt({ path, shape, dtype }) {
+  const bytes = await bytesOf(path);
+  return { shape, data: dtype === "float32" ? new Float32Array(bytes) : new Uint8Array(bytes) };
+}
+
+/** The images from `at` on, `size` of them, the last one repeated where there are fewer and the batch is fixed. */
+function batchOf({ data, shape: [count, ...shape] }, at, size, fixed) {
+  const each = shape.reduce((product, n) => product * n, 1);
+  const given = data.subarray(at * each, Math.min(at + size, count) * each);
+  if (!fixed || given.length === size * each) return { data: given, shape: [given.length / each, ...shape] };
+  const filled = new data.constructor(size * each);
+  for (let to = 0; to < size; to++) {
+    filled.set(data.subarray(Math.min(at + to, count - 1) * each).subarray(0, each), to * each);
+  }
+  return { data: filled, shape: [size, ...shape] };
+}
+
+/** Arrays as one base64 text, with what they are. */
+async function packed(parts) {
+  const arrays = parts.map(({ data }) => new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
+  const text = await new Promise((resolve, reject) => {
+    const reader = new FileReader();
+    reader.onload = () => resolve(reader.result);
+    reader.onerror = () => reject(reader.error);
+    reader.readAsDataURL(new Blob(arrays));
+  });
+  const told = parts.map(({ data, ...rest }) => ({ ...rest, bytes: data.byteLength }));
+  return { parts: told, data: text.slice(text.indexOf(",") + 1) };
+}
+
+globalThis.cutpoint = {
+  /** Load the artifact that is served under artifact/; gives what is known of it, or says what is `missing` here. */
+  async open(request) {
+    opened = await OPENERS[request.format](request);
+    const { answer, ...known } = opened;
+    return known;
+  },
+
+  /** Answer images; gives one part for each output of each batch, in the order of the images. */
+  async predict(request) {
+    const images = await imagesAt(request);
+    const size = opened.batch ?? BATCH;
+    const answers = [];
+    for (let at = 0; at < images.shape[0]; at += size) {
+      const batch = batchOf(images, at, size, opened.batch !== null);
+      answers.push(...(await opened.answer(batch.data, batch.shape)));
+    }
+    return packed(answers);
+  },
+
+  /** Answer one image again and again; gives the milliseconds of each time after the first few. */
+  async time(request) {
+    const images = await imagesAt(request);
+    const one = batchOf(images, 0, opened.batch ?? 1, opened.batch !== null);
+    const times_ms = [];
+    for (let i = -WARM_UPS; i < request.repeats; i++) {
+      const start = performance.now();
+      await opened.answer(one.data, one.shape);
+      if (i >= 0) times_ms.push(performance.now() - start);
+    }
+    return times_ms;
+  },
+
+  /** Decode image files that lie one behind the other; gives two parts for each: decoded, then resized. */
+  async decode({ path, sizes, first, resize: how }) {
+    const bytes = await bytesOf(path);
+    const made = [];
+    let at = 0;
+    for (const [number, size] of sizes.entries()) {
+      const picture = await imageToRgb(new Blob([bytes.slice(at, at + size)])).catch((fault) => {
+        throw new Error(`File ${first + number + 1} cannot be decoded: ${fault.message}`);
+      });
+      made.push(picture, resize(picture, how));
+      at += size;
+    }
+    return packed(made.map(asPart));
+  },
+
+  /** Resize pictures of RGB bytes that lie one behind the other; gives one part for each. */
+  async resize({ path, shapes, resize: how }) {
+    const bytes = new Uint8Array(await bytesOf(path));
+    let at = 0;
+    const made = shapes.map(([height, width]) => {
+      const data = bytes.subarray(at, (at += height * width * 3));
+      return resize({ data, width, height }, how);
+    });
+    return packed(made.map(asPart));
+  },
+};
+
+function asPart({ data, width, height }) {
+  return { name: "", shape: [height, width, 3], dtype: "uint8", data };
+}
