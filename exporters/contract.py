@@ -16,6 +16,8 @@ from exporters.errors import InputError, nearest
 SCHEMA_VERSION = 1
 INPUT_NAME = "image"
 FEATURES_NAME = "features"
+# Which test pictures may be published: some, none or all of those in the golden set.
+PUBLISH = ("samples", "none", "all")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,14 +160,38 @@ def _output_from_json(data: Mapping[str, Any]) -> Output:
 
 
 @dataclasses.dataclass(frozen=True)
+class Runtime:
+    """Where an artifact of a format is run: `runner` is `module:class`, a context manager over an artifact folder.
+
+    `images` is the most that it is given, the first ones of the golden set; 0 gives all: slow runtimes get a sample.
+    `browser` says that it runs in a Chromium, which not every machine has.
+    """
+
+    name: str
+    runner: str
+    backend: str
+    images: int = 0
+    browser: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.name}/{self.backend}"
+
+
+# What a slow runtime is given: enough to tell a wrong answer, few enough to wait for.
+SAMPLE = 16
+
+
+@dataclasses.dataclass(frozen=True)
 class Format:
     """One row of FORMATS: who writes the format and who reads it back.
 
     `exporter` is `module:function`, called as `export(saved_model_dir, card, out, *, precision, calibration_images)`;
     `runner` is `module:class`, a context manager over an artifact folder; `precisions` lists what it can hold,
     the first being what an unadorned format name adds first; `file` is the file that stands for the artifact;
-    `backends` are what its runner can compute with, the first being the one that verifies; `integer_precisions` take
-    uint8 pixels and answer classifications in uint8; `needs` names a program that its runner starts.
+    `backends` are what its runner can compute with; `integer_precisions` take uint8 pixels and answer classifications in
+    uint8; `needs` names a program that its runner starts; `runtimes` are all in which its artifacts are judged, the
+    first being the one that judges the accuracy; `reader` is `module:function`, which tells what is inside an artifact
+    folder; `tap` is `module:function`, which gives the values of its inner tensors; `opset` the one it is written in.
     """
 
     exporter: str
@@ -173,8 +199,12 @@ class Format:
     precisions: tuple[str, ...]
     file: str
     backends: tuple[str, ...]
+    runtimes: tuple[Runtime, ...]
+    reader: str
+    tap: str
     integer_precisions: tuple[str, ...] = ()
     needs: str = ""
+    opset: int | None = None
 
 
 FORMATS: dict[str, Format] = {
@@ -184,6 +214,14 @@ FORMATS: dict[str, Format] = {
         precisions=("float32", "float16", "uint8"),
         file="model.json",
         backends=("wasm", "cpu"),
+        runtimes=(
+            Runtime("tfjs-node", "exporters.runners.tfjs:TfjsRunner", "wasm"),
+            Runtime("tfjs-node", "exporters.runners.tfjs:TfjsRunner", "cpu", SAMPLE),
+            Runtime("tfjs-chromium", "exporters.runners.chromium:TfjsChromiumRunner", "wasm", browser=True),
+            Runtime("tfjs-chromium", "exporters.runners.chromium:TfjsChromiumRunner", "webgl", SAMPLE, browser=True),
+        ),
+        reader="exporters.audit.tfjs:read",
+        tap="exporters.layers.tfjs:activations",
         needs="node",
     ),
     "tflite": Format(
@@ -192,6 +230,13 @@ FORMATS: dict[str, Format] = {
         precisions=("float32", "float16", "dynamic_int8", "int8"),
         file="model.tflite",
         backends=("xnnpack", "reference"),
+        runtimes=(
+            Runtime("litert", "exporters.runners.tflite:TfliteRunner", "xnnpack"),
+            Runtime("litert", "exporters.runners.tflite:TfliteRunner", "reference", SAMPLE),
+            Runtime("litert-js", "exporters.runners.chromium:LitertWebRunner", "wasm", browser=True),
+        ),
+        reader="exporters.audit.tflite:read",
+        tap="exporters.layers.tflite:activations",
         integer_precisions=("int8",),
     ),
     "onnx": Format(
@@ -200,9 +245,18 @@ FORMATS: dict[str, Format] = {
         precisions=("float32", "float16", "int8"),
         file="model.onnx",
         backends=("cpu",),
+        runtimes=(
+            Runtime("onnxruntime", "exporters.runners.onnx:OnnxRunner", "cpu"),
+            Runtime("onnxruntime-web", "exporters.runners.chromium:OnnxWebRunner", "wasm", browser=True),
+        ),
+        reader="exporters.audit.onnx:read",
+        tap="exporters.layers.onnx:activations",
+        opset=17,
     ),
 }
 
+# Precisions whose activations are whole numbers too.
+WHOLE_NUMBERS = frozenset({"int8", "int16x8"})
 QUANTISED = frozenset({"uint8", "uint16", "dynamic_int8", "int8", "int16x8"})
 
 
@@ -212,18 +266,21 @@ class Limits:
 
     `max_abs` is the largest difference of probabilities (None: not judged by difference), `agreement` the least
     share 0..1 of images with the same top-1 label outside near-ties, `accuracy_drop` the largest fall of accuracy
-    in shares (None: not judged), `relative_error` the largest error of a regression in shares of the spread.
+    in shares (None: not judged), `relative_error` the largest error of a regression in shares of the spread,
+    `log_max_abs` the largest difference of log-probabilities (None: not judged).
     """
 
     max_abs: float | None
     agreement: float
     accuracy_drop: float | None = None
     relative_error: float = 0.01
+    log_max_abs: float | None = None
 
 
 CEILINGS: dict[str, Limits] = {
-    "float32": Limits(1e-4, 1.0),
-    "float16": Limits(5e-3, 0.995),
+    # Of log-probabilities: twenty times what the roundings of float32 bring, seven times those of float16, in real networks.
+    "float32": Limits(1e-4, 1.0, log_max_abs=1e-3),
+    "float16": Limits(5e-3, 0.995, log_max_abs=0.06),
     "uint8": Limits(5e-2, 0.98, 0.01, 0.05),
     "uint16": Limits(5e-2, 0.98, 0.01, 0.05),
     "dynamic_int8": Limits(5e-2, 0.98, 0.01, 0.05),
@@ -279,3 +336,39 @@ def parse_formats(names: tuple[str, ...] | list[str]) -> tuple[ArtifactName, ...
         for precision in row.precisions
         if ArtifactName(format_name, precision) in wanted
     )
+
+
+AUTO, LOCAL, BROWSER, ALL = "auto", "local", "browser", "all"
+
+
+def every_runtime() -> tuple[Runtime, ...]:
+    """Return all runtimes of all formats, in the order of FORMATS."""
+    return tuple(runtime for row in FORMATS.values() for runtime in row.runtimes)
+
+
+def runtimes_called(name: str) -> set[Runtime]:
+    """Return the runtimes that `local`, `browser`, `all`, `litert` or `litert/reference` stands for; none for another name."""
+    groups = {ALL: lambda each: True, LOCAL: lambda each: not each.browser, BROWSER: lambda each: each.browser}
+    chosen = groups.get(name, lambda each: name in (each.name, str(each)))
+    return {each for each in every_runtime() if chosen(each)}
+
+
+def check_runtimes(names: tuple[str, ...] | list[str]) -> list[str]:
+    """Return the names of runtimes that a user lists, each by itself.
+
+    Raises:
+        InputError: an unknown name, or none.
+    """
+    listed = [each.strip() for name in names for each in name.split(",") if each.strip()]
+    known = every_runtime()
+    choices = [AUTO, LOCAL, BROWSER, ALL, *dict.fromkeys(each.name for each in known), *map(str, known)]
+    for name in listed:
+        if name not in choices:
+            raise InputError(
+                f"There is no runtime '{name}'.", nearest(name, choices), "change --runtimes or parity.runtimes"
+            )
+    if not listed:
+        raise InputError(
+            "No runtime is asked for.", f"one of {', '.join(choices)}", "set --runtimes or parity.runtimes"
+        )
+    return listed

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from exporters.contract import FORMATS, INPUT_NAME, ArtifactName, Card
-from exporters.verification import labels_files
+from exporters.papers import labels_files
 
 
 def export_artifact(

@@ -16,24 +16,20 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from exporters.contract import SCHEMA_VERSION, Card, Limits
 from exporters.errors import InputError
-from exporters.pixels import read_picture, resize
+from exporters.fingerprints import WeightSet, read_fingerprints
+from exporters.golden_files import FILES, write_expected
 
 ARTIFACTS = "artifacts"
 GOLDEN = "golden"
 MANIFEST = "manifest.json"
-FILES = "files"
-MOST_FILES = 24
 # What numpy and zipfile raise at an .npz that is not as it was written, and a manifest that is none.
 _DAMAGE = (
     *(OSError, EOFError, KeyError, ValueError, TypeError, AttributeError, NotImplementedError, RuntimeError),
     *(zipfile.BadZipFile, zlib.error, struct.error),
 )
-# Larger pictures are made smaller before they travel: the files prove decoding and resizing, not storage.
-LONGEST_SIDE_PX = 512
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +37,8 @@ class GoldenSet:
     """Images, true labels and reference answers.
 
     `images` uint8 (N, height, width, 3); `truth` head -> int64 (N,) class indices, only for heads that have them;
-    `reference` head -> float32 (N, ...); `card` is the Keras model's; `limits` precision -> limits.
+    `reference` head -> float32 (N, ...); `card` is the Keras model's; `limits` precision -> limits; `fingerprints`
+    precision -> the weights that its artifacts must hold, empty where none were written.
     """
 
     images: np.ndarray
@@ -49,6 +46,7 @@ class GoldenSet:
     reference: Mapping[str, np.ndarray]
     card: Card
     limits: Mapping[str, Limits]
+    fingerprints: Mapping[str, WeightSet] = dataclasses.field(default_factory=dict)
 
 
 def write_golden(
@@ -59,7 +57,7 @@ def write_golden(
     Args:
         golden: what to write.
         out: the result folder.
-        pictures: up to 24 test pictures, copied as PNG by `prepare_files` into `out/golden/files` already.
+        pictures: the golden files, which `golden_files.prepare_files` wrote into `out/golden/files` already.
         reference_of_files: head -> float32 (len(pictures), ...), the Keras model's answers to those files.
     """
     folder = out / GOLDEN
@@ -67,36 +65,7 @@ def write_golden(
     labels = {f"labels_{name}": values for name, values in sorted(golden.truth.items())}
     np.savez_compressed(folder / "images.npz", images=golden.images, **labels)
     np.savez_compressed(folder / "reference.npz", **dict(sorted(golden.reference.items())))
-    pixels = images_of_files(pictures, golden.card)
-    expected = [
-        {
-            "file": path.name,
-            "pixels_sha256": hashlib.sha256(pixels[index].tobytes()).hexdigest(),
-            "outputs": {name: values[index].tolist() for name, values in reference_of_files.items()},
-        }
-        for index, path in enumerate(pictures)
-    ]
-    _write_json(folder / FILES / "expected.json", {"schema_version": SCHEMA_VERSION, "files": expected})
-
-
-def prepare_files(pictures: list[Path], out: Path) -> list[Path]:
-    """Copy the first 24 test pictures as PNG into `out/golden/files`, and return the copies' paths."""
-    folder = out / GOLDEN / FILES
-    folder.mkdir(parents=True, exist_ok=True)
-    written = []
-    for index, path in enumerate(pictures[:MOST_FILES]):
-        picture = Image.fromarray(read_picture(path))
-        picture.thumbnail((LONGEST_SIDE_PX, LONGEST_SIDE_PX))
-        target = folder / f"{index:04d}.png"
-        picture.save(target)
-        written.append(target)
-    return written
-
-
-def images_of_files(paths: list[Path], card: Card) -> np.ndarray:
-    """Return the golden files as the model takes them: uint8 (N, height, width, 3)."""
-    shape = (0, card.resize.height, card.resize.width, 3)
-    return np.stack([resize(read_picture(path), card.resize) for path in paths]) if paths else np.empty(shape, np.uint8)
+    write_expected(folder / FILES, pictures, golden.card, reference_of_files)
 
 
 def sha256_of(path: Path) -> str:
@@ -105,13 +74,17 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def write_manifest(out: Path, card: Card, limits: Mapping[str, Limits]) -> None:
-    """Write `out/golden/manifest.json`: the sha256 of every file of the artifacts and the golden set, and the limits."""
+def write_manifest(out: Path, card: Card, limits: Mapping[str, Limits], *, publish: str = "samples") -> None:
+    """Write `out/golden/manifest.json`: the sha256 of every file of the artifacts and the golden set, and the limits.
+
+    `publish` says which of the test pictures may be published: `samples`, `none` or `all`.
+    """
     files = {path.relative_to(out).as_posix(): sha256_of(path) for path in _files_of(out)}
     manifest = {
         "schema_version": SCHEMA_VERSION,
         "created_from": card.created_from,
         "card": card.to_json(),
+        "publish": publish,
         "limits": {precision: dataclasses.asdict(each) for precision, each in sorted(limits.items())},
         "files": dict(sorted(files.items())),
     }
@@ -174,35 +147,23 @@ def read_golden(out: Path, manifest: Mapping) -> GoldenSet:
         card = Card.from_json(manifest["card"])
         if images.dtype != np.uint8 or images.shape[1:] != (card.resize.height, card.resize.width, 3):
             raise ValueError(f"its images are {images.dtype} {images.shape}, which the model does not take")
+        fingerprints = read_fingerprints(folder)
     except _DAMAGE as fault:
         raise InputError(
             f"The golden set of {out} cannot be read: {fault}.",
             "images.npz and reference.npz as the export wrote them",
             "export the model again",
         ) from fault
-    return GoldenSet(images, truth, reference, card, limits)
+    return GoldenSet(images, truth, reference, card, limits, fingerprints)
 
 
-def check_pixels(out: Path, card: Card) -> dict[str, object]:
-    """Decode and resize the golden files here, and compare with what the Keras model got on the day of the export.
-
-    Returns:
-        `{"status": "verified"|"failed"|"not_verified", "files": how many were compared, "reason": ""}`; another
-        version of the decoder or of the resize is found out here, whatever the artifacts answer.
-    """
-    folder = out / GOLDEN / FILES
+def golden_images(out: Path) -> np.ndarray | None:
+    """Return the golden images, uint8 (N, height, width, 3), for the report; None where they cannot be read."""
     try:
-        expected = json.loads((folder / "expected.json").read_text(encoding="utf-8"))["files"]
-        pixels = images_of_files([folder / each["file"] for each in expected], card)
-        found = [hashlib.sha256(image.tobytes()).hexdigest() for image in pixels]
-        other = [each["file"] for each, mine in zip(expected, found, strict=True) if each["pixels_sha256"] != mine]
-    except (OSError, ValueError, KeyError, TypeError) as fault:
-        return {"status": "failed", "files": 0, "reason": f"the golden files cannot be read: {fault}"}
-    if other:
-        reason = f"decoded and resized here, {len(other)} of {len(expected)} golden files give other pixels: {other[0]}"
-        return {"status": "failed", "files": len(expected), "reason": reason}
-    status = "verified" if expected else "not_verified"
-    return {"status": status, "files": len(expected), "reason": "" if expected else "there are no golden files"}
+        with np.load(out / GOLDEN / "images.npz", allow_pickle=False) as arrays:
+            return arrays["images"]
+    except _DAMAGE:
+        return None
 
 
 def _limits_from_json(data: Mapping[str, float | None]) -> Limits:

@@ -10,8 +10,9 @@ import numpy as np
 from exporters.contract import FORMATS, Card, Output
 from exporters.errors import InputError
 from exporters.golden import ARTIFACTS
+from exporters.papers import parse_artifact_name
 from exporters.pixels import load_images
-from exporters.verification import open_runner, parse_artifact_name
+from exporters.runtimes import open_runner
 
 
 def predict_pictures(folder_or_artifact: Path, pictures: list[Path], top: int) -> list[dict[str, Any]]:

@@ -46,6 +46,14 @@ DeviceOption = Annotated[str | None, typer.Option("--device", metavar="auto|cpu|
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any key of the configuration; may be repeated.")
 ]
+RuntimesOption = Annotated[
+    str | None,
+    typer.Option(
+        "--runtimes",
+        metavar="auto|local|browser|all|LIST",
+        help="Where artifacts are judged: auto takes a Chromium where there is one; or names such as litert,tfjs-chromium.",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result, or the error, as JSON on stdout.")]
 
 
@@ -60,6 +68,7 @@ def _config(
     seed: int | None,
     device: str | None,
     settings: list[str] | None,
+    runtimes: str | None = None,
 ) -> Any:
     from pipeline.config import QUICKSTART_CONFIG, read_config
 
@@ -70,11 +79,16 @@ def _config(
         "backbone.cut": cut,
         "seed": seed,
         "device": device,
-        "export.formats": [each for each in formats.split(",") if each.strip()] if formats is not None else None,
+        "export.formats": _listed(formats),
+        "parity.runtimes": _listed(runtimes),
     }
     if path is None and data is None:
         path = QUICKSTART_CONFIG
     return read_config(path, flags, tuple(settings or ()), head=head)
+
+
+def _listed(names: str | None) -> list[str] | None:
+    return [each for each in names.split(",") if each.strip()] if names is not None else None
 
 
 def _claim(config: Any, out: Path | None) -> Path:
@@ -97,6 +111,7 @@ def run(
     out: OutOption = None,
     seed: SeedOption = None,
     device: DeviceOption = None,
+    runtimes: RuntimesOption = None,
     set: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -105,7 +120,7 @@ def run(
     def work(terminal: Terminal) -> int:
         from pipeline.run import run as run_stages
 
-        settings = _config(config, data, backbone, weights, cut, head, formats, seed, device, set)
+        settings = _config(config, data, backbone, weights, cut, head, formats, seed, device, set, runtimes)
         folder = _claim(settings, out)
         with terminal.logging_to(folder / "log.txt"):
             report = run_stages(settings, folder, terminal)
@@ -170,6 +185,7 @@ def export(
         ),
     ] = None,
     seed: SeedOption = None,
+    runtimes: RuntimesOption = None,
     set: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -181,14 +197,15 @@ def export(
 
         if folder_or_model is not None and folder_or_model.suffix in (".keras", ".h5"):
             _check_foreign_data(data)
-            settings = _config(None, data, None, None, None, None, formats, seed, None, set)
+            settings = _config(None, data, None, None, None, None, formats, seed, None, set, runtimes)
             folder = bundle.claim(out or bundle.RUNS / folder_or_model.stem)
             with terminal.logging_to(folder / "log.txt"):
                 stages.choose_tensorflow()
                 from pipeline.foreign import export_foreign
 
                 export_foreign(folder_or_model, settings, pixel_scaling, folder, terminal)
-                return _show_report(terminal, stages.verify(folder, terminal), folder, as_json)
+                report = stages.verify(folder, terminal, runtimes=settings.parity.runtimes)
+                return _show_report(terminal, report, folder, as_json)
         given = {"--data": data, "--out": out, "--pixel-scaling": pixel_scaling, "--seed": seed, "--set": set}
         for flag in [flag for flag, value in given.items() if value]:
             raise InputError(
@@ -197,10 +214,11 @@ def export(
                 "take it out, use `cutpoint run`, or name a MODEL.keras made elsewhere",
             )
         folder = bundle.claim(bundle.find_result_folder(folder_or_model, "model.keras"))
-        chosen = tuple(each for each in formats.split(",") if each.strip()) if formats is not None else None
+        chosen, judged_in = _listed(formats), _checked_runtimes(runtimes)
         with terminal.logging_to(folder / "log.txt"):
-            stages.export(folder, chosen if chosen is not None else stages.formats_of(folder), terminal)
-            return _show_report(terminal, stages.verify(folder, terminal), folder, as_json)
+            stages.export(folder, tuple(chosen) if chosen is not None else stages.formats_of(folder), terminal)
+            report = stages.verify(folder, terminal, runtimes=judged_in)
+            return _show_report(terminal, report, folder, as_json)
 
     _guard(work, as_json)
 
@@ -222,6 +240,14 @@ def verify(
         typer.Option("--pixel-scaling", metavar="none|tf|torch|caffe|unit", help="What both expect of their pixels."),
     ] = "none",
     precision: Annotated[str, typer.Option("--precision", help="Whose limits judge the artifact.")] = "float32",
+    runtimes: RuntimesOption = None,
+    layers: Annotated[
+        bool, typer.Option("--layers", help="Compare layer by layer too, and name the first that is off; needs Keras.")
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="With --reference: where report.md, .xml, .html, .json go."),
+    ] = None,
     set: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -239,15 +265,23 @@ def verify(
                     "cutpoint verify --reference MODEL.keras --artifact model.tflite --data photos/",
                 )
             with _logging_aside(terminal):
-                settings = _config(None, data, None, None, None, None, None, None, None, set)
+                settings = _config(None, data, None, None, None, None, None, None, None, set, runtimes)
                 from pipeline.comparison import verify_foreign
 
-                report = verify_foreign(reference, artifact, settings, pixel_scaling, precision, terminal)
-                return _show_report(terminal, report, None, as_json)
+                report = verify_foreign(reference, artifact, settings, pixel_scaling, precision, terminal, out)
+                return _show_report(terminal, report, out, as_json)
+        if out is not None:
+            raise InputError(
+                "--out goes with --reference only.",
+                "a result folder alone: its reports are written into it",
+                "take --out away, or name --reference, --artifact and --data",
+            )
+        judged_in = _checked_runtimes(runtimes)
         found = find_result_folder(folder, "golden/manifest.json")
         writable = os.access(found, os.W_OK)
         with terminal.logging_to(found / "log.txt") if writable else _logging_aside(terminal):
-            return _show_report(terminal, verify_stage(found, terminal), found, as_json)
+            report = verify_stage(found, terminal, runtimes=judged_in, layers=layers)
+            return _show_report(terminal, report, found, as_json)
 
     _guard(work, as_json)
 
@@ -356,9 +390,12 @@ def site(
             from pipeline.server import write_site
         except ImportError as fault:
             raise _needs_extra("site", fault) from fault
+        from pipeline.publishing import count_pictures
+
         write_site(found, out)
+        count = count_pictures(found)
         terminal.results.print(
-            f"{out}: the page and the TF.js models of {found}; 0 test pictures published", markup=False
+            f"{out}: the page and the TF.js models of {found}; {count} test pictures published", markup=False
         )
         return 0
 
@@ -404,6 +441,12 @@ def cache(
         return 0
 
     _guard(work, as_json)
+
+
+def _checked_runtimes(names: str | None) -> tuple[str, ...]:
+    from exporters.contract import AUTO, check_runtimes
+
+    return tuple(check_runtimes([names])) if names is not None else (AUTO,)
 
 
 def _check_foreign_data(data: str | None) -> None:

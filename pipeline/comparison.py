@@ -9,14 +9,17 @@ from typing import Any
 import keras
 import numpy as np
 
-from exporters import parity
-from exporters.contract import CEILINGS, FORMATS, SCHEMA_VERSION, Card
+from exporters import measures, parity
+from exporters.audit.auditing import audit
+from exporters.contract import CEILINGS, FORMATS, SCHEMA_VERSION, ArtifactName, Card, Runtime
 from exporters.contract import Backbone as BackboneRecord
 from exporters.errors import InputError, NotVerifiedError, ParityError, nearest
 from exporters.golden import GoldenSet
 from exporters.pixels import load_images
+from exporters.report import write_reports
 from exporters.runners.keras import KerasRunner
-from exporters.verification import judge, judge_answers, open_runner
+from exporters.runtimes import Plan, plan_runtimes, run_artifact
+from exporters.verification import judge, judge_answers
 from pipeline.config import Config, limits_of
 from pipeline.dataset import list_examples
 from pipeline.features import find_unreadable
@@ -28,7 +31,13 @@ from pipeline.terminal import Terminal
 
 
 def verify_foreign(
-    reference: Path, artifact: Path, config: Config, pixel_scaling: str, precision: str, terminal: Terminal
+    reference: Path,
+    artifact: Path,
+    config: Config,
+    pixel_scaling: str,
+    precision: str,
+    terminal: Terminal,
+    out: Path | None = None,
 ) -> dict[str, Any]:
     """Compare an artifact made elsewhere with its Keras model on pictures.
 
@@ -38,6 +47,8 @@ def verify_foreign(
         config: whose data, resize and parity sections count.
         pixel_scaling: done to the raw pixels before both get them.
         precision: whose limits judge the artifact.
+        terminal: where progress goes.
+        out: a folder for the reports, made where it is missing; None: none are written.
 
     Returns:
         report.json's content.
@@ -60,9 +71,10 @@ def verify_foreign(
     truth = {output.name: indices(chosen, labels) for output in outputs if output.labels}
     card = Card(reference.stem, how, outputs, BackboneRecord(model.name, None, "", scaling), ())
     golden = GoldenSet(images, truth, expected, card, limits_of(config))
-    entry = _judge_foreign(artifact, format_name, precision, golden)
+    plan = plan_runtimes(config.parity.runtimes)
+    entry = _judge_foreign(artifact, ArtifactName(format_name, precision), golden, plan)
     accuracy = {name: float((expected[name].argmax(-1) == truth[name]).mean()) for name in truth}
-    return {
+    report = {
         "schema_version": SCHEMA_VERSION,
         "cutpoint_version": versions().get("cutpoint", ""),
         "name": reference.stem,
@@ -78,8 +90,23 @@ def verify_foreign(
         "stages": [],
         "reference": {"accuracy": accuracy, "images": len(chosen)},
         "artifacts": [entry],
+        "not_run": [dict(each) for each in plan.not_run],
         **judge([entry], {"status": "verified"}),
     }
+    if out is not None:
+        _write_reports(report, out, images)
+    return report
+
+
+def _write_reports(report: dict[str, Any], out: Path, images: np.ndarray) -> None:
+    try:
+        write_reports(report, out, images=images if images.dtype == np.uint8 else None)
+    except OSError as fault:
+        raise InputError(
+            f"The reports cannot be written to {out}: {fault.strerror or fault}.",
+            "a folder to write to",
+            "name another with --out",
+        ) from fault
 
 
 def _format_of(artifact: Path) -> str:
@@ -105,41 +132,51 @@ def _scaled(images: np.ndarray, pixel_scaling: str) -> np.ndarray:
     return np.asarray(model.predict(images.astype(np.float32), verbose=0), np.float32)
 
 
-def _judge_foreign(artifact: Path, format_name: str, precision: str, golden: GoldenSet) -> dict[str, Any]:
-    size = artifact.stat().st_size
-    entry = {"name": artifact.name, "format": format_name, "precision": precision, "size_bytes": size}
-    runtime: dict[str, Any] = {"runner": "", "version": "", "backend": "", "images": 0, "latency_ms": {}, "outputs": {}}
+def _judge_foreign(artifact: Path, name: ArtifactName, golden: GoldenSet, plan: Plan) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as work:
         folder = Path(work)
-        target = folder / FORMATS[format_name].file
+        target = folder / FORMATS[name.format].file
         target.symlink_to(artifact.resolve())
         # What lies beside it may belong to it, as shards do; but a file of the expected name is another model.
         for each in artifact.parent.iterdir():
             if each.is_file() and each.name != target.name:
                 (folder / each.name).symlink_to(each.resolve())
-        try:
-            with open_runner(folder, format_name) as runner:
-                runtime |= {"runner": runner.name, "version": runner.version, "backend": runner.backend}
-                answers = _matched(runner.predict(golden.images), golden)
-                runtime["images"] = len(golden.images)
-            runtime |= judge_answers(golden, answers, golden.limits[precision])
-        except NotVerifiedError as fault:
-            runtime |= {"status": parity.NOT_VERIFIED, "reason": str(fault)}
-        except (ParityError, InputError) as fault:
-            runtime |= {"status": parity.FAILED, "reason": fault.what}
-    return {**entry, "runtimes": [runtime]}
+        return {
+            "name": artifact.name,
+            "format": name.format,
+            "precision": name.precision,
+            "size_bytes": artifact.stat().st_size,
+            "audit": audit(folder, name, None, None),
+            "runtimes": [_run_foreign(each, folder, name, golden) for each in plan.of_format(name.format)],
+        }
+
+
+def _run_foreign(runtime: Runtime, folder: Path, name: ArtifactName, golden: GoldenSet) -> dict[str, Any]:
+    entry: dict[str, Any] = {"runner": runtime.name, "backend": runtime.backend, "of_images": len(golden.images)}
+    entry |= {"version": "", "images": 0, "latency_ms": {}, "outputs": {}}
+    try:
+        chosen = measures.spread(len(golden.images), runtime.images or len(golden.images))
+        answers = run_artifact(runtime, folder, golden.images[chosen], golden.images[:0])
+    except NotVerifiedError as fault:
+        return entry | {"status": parity.NOT_VERIFIED, "reason": str(fault)}
+    except (ParityError, InputError) as fault:
+        return entry | {"status": parity.FAILED, "reason": fault.what}
+    entry |= answers.facts
+    matched = _matched(dict(answers.outputs), golden)
+    return entry | judge_answers(golden, matched, golden.limits[name.precision], chosen if runtime.images else None)
 
 
 def _matched(answers: dict[str, np.ndarray], golden: GoldenSet) -> dict[str, np.ndarray]:
     """Give the artifact's outputs the names of the Keras model's, where there is one way to do so."""
     if set(answers) == set(golden.reference):
         return answers
+    # A sample of the images has fewer rows than the reference: outputs are told apart by what comes after.
     if len(answers) == len(golden.reference) == 1:
         return {next(iter(golden.reference)): next(iter(answers.values()))}
     by_shape: dict[tuple, list[str]] = {}
     for name, values in answers.items():
-        by_shape.setdefault(values.shape, []).append(name)
-    wanted = {name: by_shape.get(values.shape, []) for name, values in golden.reference.items()}
+        by_shape.setdefault(values.shape[1:], []).append(name)
+    wanted = {name: by_shape.get(values.shape[1:], []) for name, values in golden.reference.items()}
     if all(len(each) == 1 for each in wanted.values()):
         return {name: answers[each[0]] for name, each in wanted.items()}
     return answers

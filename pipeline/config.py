@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from exporters.contract import CEILINGS, Limits, Resize, parse_formats
+from exporters.contract import CEILINGS, PUBLISH, Limits, Resize, check_runtimes, parse_formats
 from exporters.errors import InputError, nearest
 from exporters.pixels import check_resize
 
@@ -97,13 +97,21 @@ class LimitsSection(Section):
     agreement: Share | None = None
     accuracy_drop: Share | None = None
     relative_error: Annotated[float, Meta(ge=0)] | None = None
+    log_max_abs: Annotated[float, Meta(ge=0)] | None = None
 
 
 class ParitySection(Section):
-    """`[parity]`: how many test images travel with the artifacts and judge them."""
+    """`[parity]`: how many test images travel with the artifacts and judge them, and in which runtimes."""
 
     images: Positive = 200
+    runtimes: tuple[str, ...] = ("auto",)
     limits: dict[str, LimitsSection] = {}
+
+
+class GoldenSection(Section):
+    """`[golden]`: which test pictures the page and a site may publish: `samples` (24 of them), `none` or `all`."""
+
+    publish: str = "samples"
 
 
 class Config(Section):
@@ -119,6 +127,7 @@ class Config(Section):
     training: TrainingSection = TrainingSection()
     export: ExportSection = ExportSection()
     parity: ParitySection = ParitySection()
+    golden: GoldenSection = GoldenSection()
 
 
 def read_config(
@@ -271,6 +280,13 @@ def _check(config: Config) -> Config:
                 nearest(precision, CEILINGS),
                 "correct [parity.limits]",
             )
+    if config.golden.publish not in PUBLISH:
+        raise InputError(
+            f"golden.publish is '{config.golden.publish}'.",
+            nearest(config.golden.publish, PUBLISH),
+            "set golden.publish",
+        )
+    check_runtimes(config.parity.runtimes)
     parse_formats(config.export.formats)
     check_resize(resize_of(config, 224))
     return config
@@ -303,4 +319,5 @@ def _fields(limits: Limits) -> dict[str, Any]:
         "agreement": limits.agreement,
         "accuracy_drop": limits.accuracy_drop,
         "relative_error": limits.relative_error,
+        "log_max_abs": limits.log_max_abs,
     }

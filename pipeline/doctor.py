@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-LIGHT = ("numpy", "pillow", "onnxruntime", "ai-edge-litert", "typer", "rich", "msgspec", "jinja2")
+LIGHT = ("numpy", "pillow", "onnxruntime", "onnx", "ai-edge-litert", "typer", "rich", "msgspec", "jinja2")
 TRAIN = (
     "tensorflow",
     "keras",
     "tensorflowjs",
     "tf2onnx",
-    "onnx",
     "h5py",
     "matplotlib",
     "filelock",
@@ -34,7 +32,8 @@ def examine() -> list[dict[str, str]]:
     rows = [{"name": "python", "state": "ok", "detail": sys.version.split()[0]}]
     rows += [_package(name, "missing", "pip install cutpoint") for name in LIGHT]
     rows += [_package(name, "optional", _how_to_get(name)) for name in TRAIN]
-    return [*rows, _node(), _javascript(), _browser(), _cache()]
+    driver = _package("playwright", "optional", "pip install 'cutpoint[browser]' (to verify artifacts in a Chromium)")
+    return [*rows, _node(), _javascript(), _browser(), driver, _cache()]
 
 
 def _how_to_get(name: str) -> str:
@@ -69,11 +68,12 @@ def _javascript() -> dict[str, str]:
 
 
 def _browser() -> dict[str, str]:
-    for name in (os.environ.get("CUTPOINT_CHROMIUM", ""), "chromium", "chromium-browser", "google-chrome"):
-        path = shutil.which(name) if name else None
-        if path:
-            return {"name": "chromium", "state": "ok", "detail": path}
-    return {"name": "chromium", "state": "optional", "detail": "make setup-browser (for the tests of the page)"}
+    from exporters.runners.chromium_session import find_chromium
+
+    path = find_chromium()
+    if path:
+        return {"name": "chromium", "state": "ok", "detail": path}
+    return {"name": "chromium", "state": "optional", "detail": "make setup-browser (to verify artifacts in it)"}
 
 
 def _cache() -> dict[str, str]:

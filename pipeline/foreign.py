@@ -15,7 +15,8 @@ import numpy as np
 from exporters.contract import INPUT_NAME, Card, Output, Resize
 from exporters.contract import Backbone as BackboneRecord
 from exporters.errors import InputError, nearest
-from exporters.golden import GoldenSet, images_of_files, prepare_files, write_golden
+from exporters.golden import GoldenSet, write_golden
+from exporters.golden_files import images_of_files, prepare_files
 from exporters.pixels import load_images
 from exporters.runners.keras import KerasRunner
 from pipeline import bundle

@@ -16,7 +16,7 @@ import msgspec
 
 from exporters.contract import SCHEMA_VERSION, Card, Limits, parse_formats
 from exporters.errors import InputError
-from exporters.golden import write_manifest
+from exporters.golden import golden_images, write_manifest
 from exporters.report import write_reports
 from exporters.verification import read_report, verify_folder
 from pipeline import bundle
@@ -55,7 +55,7 @@ def run(config: Config, out: Path, terminal: Terminal) -> dict[str, Any]:
     choose_tensorflow()
     train(config, out, terminal)
     export(out, config.export.formats, terminal)
-    return verify(out, terminal)
+    return verify(out, terminal, runtimes=config.parity.runtimes)
 
 
 def train(config: Config, out: Path, terminal: Terminal) -> None:
@@ -173,26 +173,34 @@ def export(out: Path, formats: tuple[str, ...], terminal: Terminal) -> None:
     # Without the manifest nothing passes for verified: it goes first and comes back last.
     (out / "golden" / "manifest.json").unlink(missing_ok=True)
     shipping.ship(out, names, state, log, terminal)
-    write_manifest(out, bundle.read_card(out), limits)
+    write_manifest(out, bundle.read_card(out), limits, publish=state.get("publish", "samples"))
     kept = [stage for stage in state["stages"] if not stage["name"].startswith("export")]
     bundle.write_state(out / bundle.MARK, {**state, "stages": kept + log.to_json()})
 
 
-def verify(out: Path, terminal: Terminal) -> dict[str, Any]:
-    """Judge every artifact of a result folder in its own runtime and write the reports.
+def verify(
+    out: Path, terminal: Terminal, *, runtimes: tuple[str, ...] = ("auto",), layers: bool = False
+) -> dict[str, Any]:
+    """Judge every artifact of a result folder in its runtimes and write the reports.
+
+    `runtimes` are as in the configuration; `layers` compares layer by layer too, which needs Keras.
 
     Works on a folder that was carried here without its `.cutpoint`, and without TensorFlow or Keras.
     """
     log = StageLog(terminal.say)
     with log.stage("verify", f"the artifacts of {out}"):
-        judged = verify_folder(out, lambda name: terminal.say(f"verify: {name}"))
+        judged = verify_folder(out, lambda name: terminal.say(f"verify: {name}"), runtimes=runtimes)
+    if layers:
+        with log.stage("layers", "where the artifacts leave the Keras model"):
+            tracing = importlib.import_module("exporters.layers.folder")
+            tracing.trace_folder(out, judged["artifacts"], lambda name: terminal.say(f"layers: {name}"))
     trained = _report_of_training(out)
     notes = dict.fromkeys([*trained.get("notes", []), *judged["notes"]])
     report = {**trained, **judged, "notes": list(notes)}
-    stages = [stage for stage in report["stages"] if stage["name"] != "verify"]
+    stages = [stage for stage in report["stages"] if stage["name"] not in ("verify", "layers")]
     report["stages"] = stages + log.to_json()
     try:
-        write_reports(report, out)
+        write_reports(report, out, images=golden_images(out))
     except OSError as fault:
         terminal.say(f"verify: the reports in {out} are left as they were: {fault.strerror or fault}")
     return report
@@ -239,6 +247,7 @@ def state_of(config: Config, dataset: Dataset, card: Card, training: dict, refer
         "limits": {precision: msgspec.to_builtins(each) for precision, each in limits.items()},
         "features_everywhere": config.export.features,
         "formats": list(config.export.formats),
+        "publish": config.golden.publish,
     }
 
 

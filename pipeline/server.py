@@ -23,6 +23,7 @@ from starlette.routing import Route
 import exporters
 from exporters.contract import FORMATS, ArtifactName
 from exporters.errors import InputError
+from pipeline.publishing import published_files
 
 PAGE = Path(exporters.__file__).parent / "javascript"
 MODEL_FILE = FORMATS["tfjs"].file
@@ -34,6 +35,8 @@ MEDIA_TYPES = {
     ".js": "text/javascript",
     ".json": "application/json",
     ".mjs": "text/javascript",
+    ".npz": "application/octet-stream",
+    ".png": "image/png",
     ".svg": "image/svg+xml",
     ".txt": "text/plain",
     ".wasm": "application/wasm",
@@ -83,19 +86,21 @@ def models(out: Path) -> list[dict[str, Any]]:
     return sorted(listed, key=lambda each: (order.index(each["name"]) if each["name"] in order else 99, each["name"]))
 
 
-def site_files(out: Path) -> dict[str, Path]:
-    """Map every path that the site answers, relative and with `/`, to its file; links are left out.
+def site_files(out: Path) -> dict[str, Path | bytes]:
+    """Map every path that the site answers, relative and with `/`, to its file or content; links are left out.
+
+    Of the test pictures it gives those that `golden.publish` allows, see `pipeline.publishing`.
 
     Raises:
         InputError: the page was not built, or `out` holds no TF.js model.
     """
     if not (PAGE / "index.html").is_file():
         raise InputError(f"The page is missing: {PAGE} holds no index.html.", "the built page", "make setup")
-    files = {path.name: path for path in _files(PAGE) if path.name != "runner.mjs"}
+    files: dict[str, Path | bytes] = {path.name: path for path in _files(PAGE) if path.name != "runner.mjs"}
     for model in models(out):
         folder = out / "artifacts" / model["name"]
         files |= {f"artifacts/{model['name']}/{path.name}": path for path in _files(folder)}
-    return files
+    return files | published_files(out)
 
 
 def application(out: Path, ready: Callable[[], None] = lambda: None) -> Starlette:
@@ -114,6 +119,8 @@ def application(out: Path, ready: Callable[[], None] = lambda: None) -> Starlett
             return PlainTextResponse(str(fault), 503, headers=HEADERS)
         if path is None:
             return PlainTextResponse("There is no such file.", 404, headers=HEADERS)
+        if isinstance(path, bytes):
+            return Response(path, media_type=MEDIA_TYPES[Path(name).suffix], headers=HEADERS)
         return FileResponse(path, media_type=MEDIA_TYPES[path.suffix], headers=HEADERS)
 
     @contextlib.asynccontextmanager
@@ -196,7 +203,10 @@ def write_site(out: Path, folder: Path) -> list[str]:
         (folder / SITE_RECORD).write_text(json.dumps({"files": names}, indent=1) + "\n", encoding="utf-8")
         for name, path in files.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, folder / name)
+            if isinstance(path, bytes):
+                (folder / name).write_bytes(path)
+            else:
+                shutil.copyfile(path, folder / name)
         text = json.dumps({"models": listing}, ensure_ascii=False, indent=1) + "\n"
         (folder / "models.json").write_text(text, encoding="utf-8")
     except OSError as fault:

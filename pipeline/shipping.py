@@ -15,9 +15,10 @@ import numpy as np
 
 from exporters.contract import ArtifactName, Card
 from exporters.export import export_artifact, keep_in_cache, move_into_place
+from exporters.fingerprints import WeightSet, read_sets, write_fingerprints
 from exporters.golden import sha256_of
 from exporters.inference import InferenceModels
-from exporters.verification import parse_artifact_name
+from exporters.papers import parse_artifact_name
 from pipeline import bundle
 from pipeline.run import versions
 from pipeline.stages import StageLog
@@ -39,15 +40,21 @@ def ship(out: Path, names: tuple[ArtifactName, ...], state: dict[str, Any], log:
     artifacts = out / "artifacts"
     _remove_others(artifacts, names)
     models: InferenceModels | None = None
+    fingerprints: dict[str, tuple[str, WeightSet]] = {}
     with tempfile.TemporaryDirectory(prefix="saved-model-", dir=out / bundle.MARK) as work:
         for name in names:
             with log.stage(f"export {name}", "converting") as stage:
                 cached = bundle.cache_folder() / "cutpoint-artifacts" / f"{key}-{name}"
-                stage.cached = cached.is_dir()
+                weights = cached.with_name(f"{key}-weights-{name.precision}")
+                stage.cached = cached.is_dir() and weights.is_dir()
                 if not stage.cached:
                     models = models or _inference_models(out, card, calibration_images, state, Path(work))
                     _make(name, models.saved_model(name.precision), card, cached, calibration_images)
+                    _make_fingerprints(name.precision, models, weights)
                 _copy(cached, artifacts / str(name))
+                sets, roundings = read_sets(weights)
+                fingerprints[name.precision] = roundings[name.precision], sets[roundings[name.precision]]
+    _write_fingerprints(out, fingerprints)
 
 
 def _key(out: Path, card: Card, calibration_images: np.ndarray, state: dict[str, Any]) -> str:
@@ -75,6 +82,26 @@ def _make(name: ArtifactName, saved: Path, card: Card, cached: Path, calibration
     with tempfile.TemporaryDirectory(prefix=".making-", dir=cached.parent) as work:
         made = export_artifact(name, saved, card, Path(work), calibration_images)
         keep_in_cache(made, cached)
+
+
+def _make_fingerprints(precision: str, models: InferenceModels, cached: Path) -> None:
+    if cached.is_dir():
+        return
+    rounding = models.rounding(precision)
+    with tempfile.TemporaryDirectory(prefix=".making-", dir=cached.parent) as work:
+        made = Path(work) / cached.name
+        write_fingerprints({rounding: models.weight_set(precision)}, {precision: rounding}, made)
+        keep_in_cache(made, cached)
+
+
+def _write_fingerprints(out: Path, fingerprints: dict[str, tuple[str, WeightSet]]) -> None:
+    sets: dict[str, WeightSet] = {}
+    for rounding, each in fingerprints.values():
+        # Precisions of one rounding differ only in whether the spans of the activations were measured.
+        if rounding not in sets or any(layer.spans for layer in each.layers):
+            sets[rounding] = each
+    roundings = {precision: rounding for precision, (rounding, _) in fingerprints.items()}
+    write_fingerprints(sets, roundings, out / "golden")
 
 
 def _copy(cached: Path, target: Path) -> None:

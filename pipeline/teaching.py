@@ -17,7 +17,8 @@ from exporters.contract import Backbone as BackboneRecord
 from exporters.contract import Card, Output, Resize
 from exporters.errors import CutpointError
 from exporters.export import keep_in_cache
-from exporters.golden import GoldenSet, images_of_files, prepare_files, write_golden
+from exporters.golden import GoldenSet, write_golden
+from exporters.golden_files import images_of_files, prepare_files
 from exporters.pixels import load_images
 from exporters.runners.keras import KerasRunner
 from pipeline import bundle

@@ -16,6 +16,9 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 FRAMEWORKS = ("tensorflow", "keras", "tensorflowjs", "tf2onnx", "onnx", "onnxruntime", "ai_edge_litert", "matplotlib")
 
+# Browsers have tests of their own: the others need not wait for one to start.
+NO_BROWSER = {"CUTPOINT_NO_BROWSER": "1"}
+
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
@@ -35,7 +38,7 @@ def cutpoint(*arguments: object, cwd: Path | None = None, environment: Mapping[s
     """Run one command in this process; whatever reaches the file descriptors 1 and 2 is kept."""
     from pipeline.cli import app
 
-    with _captured() as read, _surroundings(cwd, environment or {}):
+    with _captured() as read, _surroundings(cwd, NO_BROWSER | dict(environment or {})):
         try:
             app(args=[str(each) for each in arguments], prog_name="cutpoint")
             code: object = 0
@@ -113,7 +116,7 @@ def start(*arguments: object, cwd: Path | None = None, **environment: str) -> su
         stderr=subprocess.PIPE,
         text=True,
         cwd=cwd or ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        env={**os.environ, **NO_BROWSER, "PYTHONPATH": str(ROOT), **environment},
     )
 
 

@@ -14,9 +14,11 @@ import keras
 import numpy as np
 from PIL import Image
 
-from exporters.contract import CEILINGS, FORMATS, ArtifactName, Backbone, Card, Output, Resize
+from exporters.contract import CEILINGS, FORMATS, WHOLE_NUMBERS, ArtifactName, Backbone, Card, Output, Resize
 from exporters.export import export_artifact
-from exporters.golden import GoldenSet, images_of_files, prepare_files, write_golden, write_manifest
+from exporters.fingerprints import write_fingerprints
+from exporters.golden import GoldenSet, write_golden, write_manifest
+from exporters.golden_files import images_of_files, prepare_files
 from exporters.inference import InferenceModels
 from exporters.runners.keras import KerasRunner
 from exporters.saved_model import write_saved_model
@@ -168,6 +170,7 @@ def result_folder(session_folder: Path) -> Path:
     for name in EVERY_ARTIFACT:
         saved = inference_models(session_folder).saved_model(name.precision)
         export_artifact(name, saved, one.card, out / "artifacts", one.calibration_images)
+    write_fingerprints_of(inference_models(session_folder), out)
     write_golden_of(out, one)
     one.model.save(out / "model.keras")
     one.card.write(out / "card.json")
@@ -181,6 +184,14 @@ def write_golden_of(out: Path, one: Small) -> None:
         of_files = runner.predict(images_of_files(files, one.card))
     write_golden(GoldenSet(one.images, one.truth, one.reference, one.card, CEILINGS), out, files, of_files)
     write_manifest(out, one.card, CEILINGS)
+
+
+def write_fingerprints_of(models: InferenceModels, out: Path) -> None:
+    """Write what artifacts of every precision must hold into the golden set of a result folder."""
+    precisions = {name.precision: models.rounding(name.precision) for name in EVERY_ARTIFACT}
+    # Precisions of one rounding share a set, of which the one of the whole numbers tells most.
+    ordered = sorted(precisions, key=lambda precision: precision in WHOLE_NUMBERS)
+    write_fingerprints({precisions[each]: models.weight_set(each) for each in ordered}, precisions, out / "golden")
 
 
 def write_pictures(folder: Path, count: int = 3) -> list[Path]:

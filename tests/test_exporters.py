@@ -19,11 +19,12 @@ from ai_edge_litert.interpreter import Interpreter
 from exporters.contract import CEILINGS, FORMATS, QUANTISED, ArtifactName, Card, Output
 from exporters.errors import InputError
 from exporters.export import artifact_card, export_artifact, move_into_place
+from exporters.papers import labels_files
 from exporters.parity import near_ties
 from exporters.runners.keras import KerasRunner
+from exporters.runtimes import open_runner
 from exporters.saved_model import write_saved_model
 from exporters.tflite import convert_in_memory, with_full_range
-from exporters.verification import labels_files, open_runner
 from tests import small_models
 from tests.small_models import CUT, EVERY_ARTIFACT, LABELS, SIDE_PX
 

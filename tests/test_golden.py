@@ -14,20 +14,17 @@ from PIL import Image
 
 from exporters.contract import CEILINGS
 from exporters.errors import InputError
+from exporters.fingerprints import Fingerprint, WeightSet, read_fingerprints, write_fingerprints
 from exporters.golden import (
-    LONGEST_SIDE_PX,
-    MOST_FILES,
     GoldenSet,
     check_files,
-    check_pixels,
-    images_of_files,
-    prepare_files,
     read_golden,
     read_manifest,
     sha256_of,
     write_golden,
     write_manifest,
 )
+from exporters.golden_files import LONGEST_SIDE_PX, MOST_FILES, check_pixels, images_of_files, prepare_files
 from exporters.pixels import read_picture, resize
 from exporters.runners.keras import KerasRunner
 from tests import small_models
@@ -36,6 +33,8 @@ CARD = dataclasses.replace(small_models.CARD, created_from="sha256:golden")
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), dtype=np.uint8)
 REFERENCE = {name: np.random.default_rng(1).random((6, 5), np.float32) for name in ("apple", "zebra")}
 TRUTH = {"apple": np.arange(6) % 5}
+KERNEL = np.random.default_rng(2).normal(size=(3, 3, 4, 5)).astype(np.float32)
+LAYERS = (Fingerprint("first", "conv", KERNEL, np.arange(5, dtype=np.float32), "relu6", ((0.0, 6.0), (-1.0, 7.0))),)
 
 
 @pytest.fixture
@@ -52,6 +51,8 @@ def out(tmp_path: Path) -> Path:
         path.write_bytes(f"{name}/{file}".encode())
     files = prepare_files(small_models.write_pictures(tmp_path / "pictures"), result)
     of_files = {name: values[: len(files)] for name, values in REFERENCE.items()}
+    sets = {"plain": WeightSet(LAYERS, {"pixel_scaling/offset": np.float32(-1)}, True, True)}
+    write_fingerprints(sets, {"float32": "plain"}, result / "golden")
     write_golden(GoldenSet(IMAGES, TRUTH, REFERENCE, CARD, CEILINGS), result, files, of_files)
     write_manifest(result, CARD, CEILINGS)
     CARD.write(result / "card.json")
@@ -92,7 +93,7 @@ def test_expected_answers_belong_to_their_files(tmp_path: Path) -> None:
     small_models.write_golden_of(tmp_path, one)
     expected = json.loads((tmp_path / "golden" / "files" / "expected.json").read_text(encoding="utf-8"))
     paths = [tmp_path / "golden" / "files" / each["file"] for each in expected["files"]]
-    assert len(paths) == 3
+    assert [path.name for path in paths] == [f"{index:04d}.{kind}" for kind in ("png", "jpg") for index in range(3)]
     images = images_of_files(paths, one.card)
     np.testing.assert_array_equal(images[1], resize(read_picture(paths[1]), one.card.resize))
     with KerasRunner(one.model) as runner:
@@ -107,8 +108,9 @@ def test_pictures_are_copied_upright_small_and_not_too_many(tmp_path: Path) -> N
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (1200, 300), "red").save(tmp_path / "wide.jpg", exif=exif)
-    copies = prepare_files([tmp_path / "wide.jpg"] * (MOST_FILES + 3), tmp_path)
-    assert len(copies) == MOST_FILES and copies[0].name == "0000.png"
+    written = prepare_files([tmp_path / "wide.jpg"] * (MOST_FILES + 3), tmp_path)
+    copies = [path for path in written if path.suffix == ".png"]
+    assert len(copies) == MOST_FILES and written[0].name == "0000.png" and len(written) == MOST_FILES + 4
     with Image.open(copies[0]) as copy:
         assert copy.size == (LONGEST_SIDE_PX // 4, LONGEST_SIDE_PX) and copy.mode == "RGB" and not copy.getexif()
     assert prepare_files([], tmp_path / "none") == []
@@ -263,11 +265,74 @@ def test_noise_in_the_arrays_is_an_input_error_or_harmless(out: Path) -> None:
 
 def test_the_golden_files_give_the_same_pixels_here(out: Path) -> None:
     found = check_pixels(out, CARD)
-    assert found["status"] == "verified" and found["files"] == 3
+    assert found == {"files": 6, "largest_difference": 0, "status": "verified", "reason": ""}
+
+
+def test_some_files_are_there_as_turned_jpeg_too(out: Path) -> None:
+    """A decoder that forgets the orientation gives other pixels, one that rounds otherwise nearly the same ones."""
+    folder = out / "golden" / "files"
+    orientations = []
+    for index in range(3):
+        with Image.open(folder / f"{index:04d}.jpg") as stored:
+            orientations.append(stored.getexif()[0x0112])
+        upright = read_picture(folder / f"{index:04d}.png").astype(np.int16)
+        assert np.abs(upright - read_picture(folder / f"{index:04d}.jpg")).mean() < 6
+    assert orientations == [1, 3, 6]
+
+
+@pytest.mark.parametrize(("levels", "status"), [(1, "verified"), (2, "verified"), (3, "failed")])
+def test_a_jpeg_may_be_decoded_two_levels_apart(
+    levels: int, status: str, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_otherwise(path: Path) -> np.ndarray:
+        pixels = read_picture(path)
+        return np.where(pixels > 127, pixels - levels, pixels + levels) if path.suffix == ".jpg" else pixels
+
+    monkeypatch.setattr("exporters.golden_files.read_picture", read_otherwise)
+    monkeypatch.setattr("exporters.golden_files.resize", lambda rgb, how: resize(rgb.astype(np.uint8), how))
+    found = check_pixels(out, CARD)
+    assert (found["status"], found["largest_difference"]) == (status, levels)
+
+
+def test_a_png_must_be_decoded_to_the_same_pixels(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("exporters.golden_files.read_picture", lambda path: read_picture(path) ^ np.uint8(1))
+    assert check_pixels(out, CARD)["status"] == "failed"
+
+
+def test_fingerprints_come_back_as_they_were_written(out: Path) -> None:
+    found = read_golden(out, read_manifest(out)).fingerprints
+    assert set(found) == {"float32"} and found["float32"].complete and found["float32"].closed
+    (layer,) = found["float32"].layers
+    np.testing.assert_array_equal(layer.kernel, KERNEL, strict=True)
+    np.testing.assert_array_equal(layer.bias, np.arange(5, dtype=np.float32), strict=True)
+    assert (layer.name, layer.kind, layer.activation, layer.spans) == (*("first", "conv", "relu6"), LAYERS[0].spans)
+    np.testing.assert_array_equal(found["float32"].others["pixel_scaling/offset"], -1)
+
+
+@pytest.mark.parametrize(("kind", "shape"), [("conv", (3, 3, 4, 5)), ("depthwise", (3, 3, 6, 2)), ("dense", (7, 5))])
+def test_rounded_kernels_are_kept_narrow_and_exactly(kind: str, shape: tuple[int, ...], tmp_path: Path) -> None:
+    generator = np.random.default_rng(3)
+    axes = (0, 1) if kind == "depthwise" else tuple(range(len(shape) - 1))
+    whole = generator.integers(-127, 128, shape).astype(np.float64)
+    np.put(whole, 0, 127)
+    peak = np.abs(whole).max(axes, keepdims=True)
+    scale = generator.uniform(0.01, 0.3, peak.shape) / np.where(peak > 0, peak, 1)
+    eight = (whole * 127 / np.where(peak > 0, peak, 1)).round() * scale
+    half = generator.normal(size=shape).astype(np.float16).astype(np.float32)
+    for name, kernel, dtype in (("eight", eight.astype(np.float32), "int8"), ("half", half, "float16")):
+        layer = Fingerprint("layer", kind, kernel, None, "linear")
+        write_fingerprints({name: WeightSet((layer,), {}, True, True)}, {"int8": name}, tmp_path / name)
+        with np.load(tmp_path / name / "weights.npz") as stored:
+            assert stored[f"{name}.0.kernel"].dtype == dtype
+        (found,) = read_fingerprints(tmp_path / name)["int8"].layers
+        np.testing.assert_allclose(found.kernel, kernel, rtol=0, atol=2e-6 * np.abs(kernel).max())
+        assert found.bias is None and found.spans == ()
 
 
 def test_another_resize_is_found_out_by_the_golden_files(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("exporters.golden.resize", lambda rgb, how: np.array(Image.fromarray(rgb).resize((32, 32), 0)))
+    monkeypatch.setattr(
+        "exporters.golden_files.resize", lambda rgb, how: np.array(Image.fromarray(rgb).resize((32, 32), 0))
+    )
     found = check_pixels(out, CARD)
     assert found["status"] == "failed" and "other pixels" in str(found["reason"])
 

@@ -14,17 +14,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from exporters import verification
+from exporters import runtimes, verification
 from exporters.contract import CEILINGS, FORMATS, ArtifactName, Limits
 from exporters.errors import InputError, NotVerifiedError, ParityError
 from exporters.golden import read_golden, read_manifest, sha256_of, write_manifest
+from exporters.papers import parse_artifact_name
 from exporters.runners.tfjs import check_node
 from exporters.verification import (
     judge,
     judge_answers,
     loosened_notes,
     model_files,
-    parse_artifact_name,
     read_report,
     verify_artifact,
     verify_folder,
@@ -61,14 +61,24 @@ def test_a_good_folder_is_verified_in_every_format_and_precision(report: dict) -
     assert report["integrity"] == {"status": "verified", "changed": [], "missing": [], "unexpected": []}
     assert [each["name"] for each in report["artifacts"]] == [str(name) for name in EVERY_ARTIFACT]
     for artifact in report["artifacts"]:
-        (runtime,) = artifact["runtimes"]
-        assert (runtime["status"], runtime["reason"]) == ("verified", "")
-        assert set(runtime["outputs"]) == {"apple", "zebra"}
+        assert (artifact["audit"]["status"], artifact["audit"]["reason"]) == ("verified", "")
+        assert artifact["audit"]["constants"]["layers"] == 7 and artifact["audit"]["constants"]["uncompared"] == 0
+        wanted = [str(each) for each in FORMATS[artifact["format"]].runtimes if not each.browser]
+        assert [f"{each['runner']}/{each['backend']}" for each in artifact["runtimes"]] == wanted
+        for runtime in artifact["runtimes"]:
+            assert (runtime["status"], runtime["reason"]) == ("verified", "")
+            assert (runtime["files"]["status"], runtime["files"]["images"]) == ("verified", 3)
+            assert set(runtime["outputs"]) == {"apple", "zebra"}
+    (python,) = report["image_files"]
+    assert (python["where"], python["files"], python["status"]) == ("Python", 6, "verified")
+    assert report["not_run"] == []
 
 
 def test_an_entry_holds_what_interfaces_names(report: dict, whole: Path) -> None:
     for entry in report["artifacts"]:
-        assert set(entry) == {"name", "format", "precision", "size_bytes", "gzip_bytes", "sha256", "runtimes"}
+        assert set(entry) == {
+            *("name", "format", "precision", "size_bytes", "gzip_bytes", "sha256", "audit", "runtimes"),
+        }
         folder = whole / "artifacts" / entry["name"]
         files = [
             path
@@ -78,13 +88,15 @@ def test_an_entry_holds_what_interfaces_names(report: dict, whole: Path) -> None
         assert entry["size_bytes"] == sum(path.stat().st_size for path in files)
         assert entry["gzip_bytes"] == sum(len(gzip.compress(path.read_bytes(), 6, mtime=0)) for path in files)
         assert entry["sha256"] == {path.name: sha256_of(path) for path in files}
-        (runtime,) = entry["runtimes"]
-        assert set(runtime) == {
-            *("runner", "version", "backend", "images", "latency_ms", "status", "reason", "outputs"),
-        }
-        assert runtime["images"] == small_models.GOLDEN_IMAGES
-        assert 0 < runtime["latency_ms"]["median"] <= runtime["latency_ms"]["p95"]
-        assert runtime["backend"] == FORMATS[entry["format"]].backends[0]
+        for runtime, row in zip(entry["runtimes"], FORMATS[entry["format"]].runtimes, strict=False):
+            assert set(runtime) == {
+                *("runner", "version", "backend", "where", "images", "of_images", "latency_ms", "inference_s"),
+                *("status", "reason", "outputs", "files"),
+            }
+            assert runtime["of_images"] == small_models.GOLDEN_IMAGES
+            assert runtime["images"] == (row.images or small_models.GOLDEN_IMAGES)
+            assert 0 < runtime["latency_ms"]["median"] <= runtime["latency_ms"]["p95"]
+        runtime = entry["runtimes"][0]
         for figures in runtime["outputs"].values():
             assert {
                 *("max_abs", "mean_abs", "cosine", "agreement", "near_ties", "accuracy", "accuracy_drop", "limits"),
@@ -140,10 +152,11 @@ def test_a_changed_model_is_not_loaded(name: str, whole: Path, tmp_path: Path, m
     out = with_only(whole, tmp_path, name)
     file = FORMATS[name.split("-")[0]].file
     flip_a_byte(out / "artifacts" / name / file)
-    monkeypatch.setattr(verification, "open_runner", lambda *arguments: pytest.fail("it was loaded"))
+    monkeypatch.setattr(runtimes, "open_runtime", lambda *arguments: pytest.fail("it was loaded"))
+    monkeypatch.setattr(verification, "audit", lambda *arguments: pytest.fail("it was read"))
     (runtime,) = verify_folder(out)["artifacts"][0]["runtimes"]
     assert runtime["status"] == "failed" and f"{file}: changed since the export" in runtime["reason"]
-    assert set(runtime) == {*("runner", "version", "backend", "images", "latency_ms", "outputs", "status", "reason")}
+    assert runtime["check"] == "checksum" and runtime["images"] == 0
 
 
 @pytest.mark.parametrize("name", FLOAT32)
@@ -152,9 +165,10 @@ def test_a_file_that_no_runtime_can_load_fails_with_a_reason(name: str, whole: P
     (out / "artifacts" / name / FORMATS[name.split("-")[0]].file).write_bytes(b'{"this": "is no model"}' * 40)
     write_manifest(out, small_models.CARD, CEILINGS)
     report = verify_folder(out)
-    (runtime,) = report["artifacts"][0]["runtimes"]
-    assert (runtime["status"], report["integrity"]["status"], report["exit_code"]) == ("failed", "verified", 1)
-    assert "load" in runtime["reason"]
+    assert (report["integrity"]["status"], report["exit_code"]) == ("verified", 1)
+    assert report["artifacts"][0]["audit"]["faults"][0]["check"] == "file"
+    for runtime in report["artifacts"][0]["runtimes"]:
+        assert runtime["status"] == "failed" and "load" in runtime["reason"]
 
 
 @pytest.mark.parametrize("name", FLOAT32)
@@ -231,9 +245,9 @@ def test_tfjs_without_node_is_exit_code_3(whole: Path, tmp_path: Path, monkeypat
     check_node.cache_clear()
     monkeypatch.setenv("PATH", str(tmp_path))
     report = verify_folder(with_only(whole, tmp_path, "tfjs-float32"))
-    (runtime,) = report["artifacts"][0]["runtimes"]
-    assert (runtime["status"], report["exit_code"]) == ("not_verified", 3)
-    assert "no 'node'" in runtime["reason"] and "install Node" in runtime["reason"]
+    for runtime in report["artifacts"][0]["runtimes"]:
+        assert (runtime["status"], report["exit_code"]) == ("not_verified", 3)
+        assert "no 'node'" in runtime["reason"] and "install Node" in runtime["reason"]
 
 
 @pytest.mark.parametrize(
@@ -251,31 +265,11 @@ def test_what_a_runner_raises_becomes_a_status(
         raise fault
 
     out = with_only(whole, tmp_path, "onnx-float32")
-    monkeypatch.setattr(verification, "open_runner", open_runner)
+    monkeypatch.setattr(runtimes, "open_runtime", open_runner)
     report = verify_folder(out)
     (runtime,) = report["artifacts"][0]["runtimes"]
     assert (runtime["status"], report["exit_code"]) == (status, exit_code)
     assert str(fault).splitlines()[0] in runtime["reason"]
-
-
-class OddRunner:
-    """A runner of an artifact whose input has another name."""
-
-    name, version, backend, input_name = "odd", "1", "cpu", "input_1"
-
-    def __enter__(self) -> OddRunner:
-        return self
-
-    def __exit__(self, *raised: object) -> None:
-        pass
-
-
-def test_an_input_of_another_name_fails(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    out = with_only(whole, tmp_path, "onnx-float32")
-    monkeypatch.setattr(verification, "open_runner", lambda *arguments: OddRunner())
-    (runtime,) = verify_folder(out)["artifacts"][0]["runtimes"]
-    assert (runtime["status"], runtime["runner"]) == ("failed", "odd")
-    assert "called 'input_1', not 'image'" in runtime["reason"]
 
 
 def statuses(*each: str) -> list[dict]:
@@ -357,10 +351,40 @@ def test_a_report_that_cannot_be_read_is_an_empty_one(content: str | None, tmp_p
     assert read_report(tmp_path)["seed"] == 4
 
 
+def test_a_golden_set_without_fingerprints_is_not_verified(whole: Path, tmp_path: Path) -> None:
+    out = with_only(whole, tmp_path, "onnx-float32")
+    for name in ("weights.npz", "weights.json"):
+        (out / "golden" / name).unlink()
+    write_manifest(out, small_models.CARD, CEILINGS)
+    report = verify_folder(out)
+    assert (report["artifacts"][0]["audit"]["status"], report["exit_code"]) == ("not_verified", 3)
+    assert "what is stored was not compared" in report["artifacts"][0]["audit"]["reason"]
+
+
+def test_damaged_fingerprints_are_an_input_error(whole: Path, tmp_path: Path) -> None:
+    out = with_only(whole, tmp_path, "onnx-float32")
+    (out / "golden" / "weights.json").write_text("{}")
+    with pytest.raises(InputError, match="golden set"):
+        verify_folder(out)
+
+
+def test_answers_to_image_files_are_held_against_the_limits(whole: Path, tmp_path: Path) -> None:
+    out = with_only(whole, tmp_path, "onnx-float32")
+    path = out / "golden" / "files" / "expected.json"
+    expected = json.loads(path.read_text(encoding="utf-8"))
+    expected["files"][1]["outputs"]["zebra"][2] += 0.01
+    path.write_text(json.dumps(expected), encoding="utf-8")
+    write_manifest(out, small_models.CARD, CEILINGS)
+    report = verify_folder(out)
+    (runtime,) = report["artifacts"][0]["runtimes"]
+    assert (runtime["status"], runtime["files"]["status"], report["exit_code"]) == ("verified", "failed", 1)
+    assert "image files differ by 0.01" in runtime["files"]["reason"]
+
+
 WITHOUT_TRAINER = """
 import json, sys
 from pathlib import Path
-for name in ("tensorflow", "keras", "onnx", "tf2onnx", "tensorflowjs", "jax"):
+for name in ("tensorflow", "keras", "tf2onnx", "tensorflowjs", "jax"):
     sys.modules[name] = None
 from exporters.verification import verify_folder
 report = verify_folder(Path(sys.argv[1]))
@@ -368,7 +392,7 @@ print(json.dumps([report["verdict"], {a["name"]: a["runtimes"][0]["outputs"] for
 """
 
 
-def test_the_verdict_is_the_same_without_tensorflow_keras_and_onnx(whole: Path, report: dict) -> None:
+def test_the_verdict_is_the_same_without_tensorflow_and_keras(whole: Path, report: dict) -> None:
     command = [sys.executable, "-c", WITHOUT_TRAINER, str(whole)]
     answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert answer.returncode == 0, answer.stderr[-2000:]
@@ -390,9 +414,14 @@ def test_an_int8_folder_with_a_float_model_breaks_the_raw_pixel_contract(whole: 
     model = out / "artifacts" / "tflite-float32" / "model.tflite"
     shutil.copy(model, out / "artifacts" / "tflite-int8" / "model.tflite")
     write_manifest(out, small_models.CARD, CEILINGS)
-    float32, int8 = (each["runtimes"][0] for each in verify_folder(out)["artifacts"])
-    assert float32["status"] == "verified"
-    assert int8["status"] == "failed" and "the input is float32, not uint8" in int8["reason"]
+    artifacts = verify_folder(out)["artifacts"]
+    float32, int8 = (each["runtimes"][0] for each in artifacts)
+    assert float32["status"] == int8["status"] == "verified"
+    assert {"stored precision", "computed precision", "input"} <= {
+        each["check"] for each in artifacts[1]["audit"]["faults"]
+    }
+    assert artifacts[1]["audit"]["status"] == "failed"
+    assert "its input is float32, not uint8" in artifacts[1]["audit"]["reason"]
 
 
 def test_golden_files_that_resize_otherwise_here_fail_the_folder(
@@ -400,7 +429,9 @@ def test_golden_files_that_resize_otherwise_here_fail_the_folder(
 ) -> None:
     out = with_only(whole, tmp_path, "onnx-float32")
     assert verify_folder(out)["exit_code"] == 0
-    monkeypatch.setattr("exporters.golden.resize", lambda rgb, how: np.zeros((how.height, how.width, 3), np.uint8))
+    monkeypatch.setattr(
+        "exporters.golden_files.resize", lambda rgb, how: np.zeros((how.height, how.width, 3), np.uint8)
+    )
     report = verify_folder(out)
     assert (report["verdict"], report["exit_code"]) == ("failed", 1)
     assert any("other pixels" in note for note in report["notes"])

@@ -1,0 +1,164 @@
+"""The golden files: a few test pictures as image files, by which decoding and resizing are judged apart from the model.
+
+Most are PNG, which every decoder must read alike. The first ones are there a second time as JPEG with an EXIF
+orientation: decoders may differ by a level there, and turn the picture or forget to.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from exporters.contract import SCHEMA_VERSION, Card
+from exporters.pixels import read_picture, resize
+
+FILES = "files"
+EXPECTED = "expected.json"
+PIXELS = "pixels.npz"
+MOST_FILES = 24
+LOSSLESS = (".png",)
+# Orientation of EXIF (section 4.6.4.A of the Exif 2.3 standard) -> what makes a file of it that is shown upright.
+_TURNED = {1: None, 3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}
+_ORIENTATION_TAG = 0x0112
+JPEG_QUALITY = 92
+# Larger pictures are made smaller before they travel: the files prove decoding and resizing, not storage.
+LONGEST_SIDE_PX = 512
+_DAMAGE = (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error)
+# What the decoders of two systems may make of one JPEG, in levels of 0..255.
+LARGEST_DECODE_DIFFERENCE = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class GoldenFile:
+    """One file: where it lies, the sha256 of its pixels as the model got them, and the Keras model's answers to them."""
+
+    path: Path
+    pixels_sha256: str
+    outputs: Mapping[str, Any]
+
+    @property
+    def lossless(self) -> bool:
+        """Whether every decoder must give the same pixels."""
+        return self.path.suffix in LOSSLESS
+
+
+def prepare_files(pictures: list[Path], out: Path) -> list[Path]:
+    """Copy the first 24 test pictures as PNG into `out/golden/files`, four of them as turned JPEG too.
+
+    Returns:
+        The copies' paths, those in PNG first.
+    """
+    folder = out / "golden" / FILES
+    folder.mkdir(parents=True, exist_ok=True)
+    written, turned = [], []
+    for index, path in enumerate(pictures[:MOST_FILES]):
+        picture = Image.fromarray(read_picture(path))
+        picture.thumbnail((LONGEST_SIDE_PX, LONGEST_SIDE_PX))
+        target = folder / f"{index:04d}.png"
+        picture.save(target)
+        written.append(target)
+        if index < len(_TURNED):
+            turned.append(_write_turned(picture, folder / f"{index:04d}.jpg", list(_TURNED)[index]))
+    return written + turned
+
+
+def _write_turned(upright: Image.Image, target: Path, orientation: int) -> Path:
+    turn, exif = _TURNED[orientation], Image.Exif()
+    exif[_ORIENTATION_TAG] = orientation
+    stored = upright.transpose(turn) if turn is not None else upright
+    stored.save(target, quality=JPEG_QUALITY, exif=exif)
+    return target
+
+
+def images_of_files(paths: list[Path], card: Card) -> np.ndarray:
+    """Return the golden files as the model takes them: uint8 (N, height, width, 3)."""
+    shape = (0, card.resize.height, card.resize.width, 3)
+    return np.stack([resize(read_picture(path), card.resize) for path in paths]) if paths else np.empty(shape, np.uint8)
+
+
+def write_expected(folder: Path, paths: list[Path], card: Card, answers: Mapping[str, np.ndarray]) -> None:
+    """Write `expected.json` beside the files.
+
+    Args:
+        folder: `out/golden/files`.
+        paths: the files.
+        card: how they are resized.
+        answers: head -> float32 (len(paths), ...), the Keras model's.
+    """
+    pixels = images_of_files(paths, card)
+    expected = [
+        {
+            "file": path.name,
+            "pixels_sha256": digest_of(pixels[index]),
+            "outputs": {name: values[index].tolist() for name, values in answers.items()},
+        }
+        for index, path in enumerate(paths)
+    ]
+    text = json.dumps({"schema_version": SCHEMA_VERSION, "files": expected}, indent=1, ensure_ascii=False) + "\n"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / EXPECTED).write_text(text, encoding="utf-8", newline="\n")
+    # A digest tells that pixels are equal; how far those of a JPEG are apart, only the pixels themselves.
+    lossy = [index for index, path in enumerate(paths) if path.suffix not in LOSSLESS]
+    if lossy:
+        np.savez_compressed(folder / PIXELS, pixels=pixels[lossy])
+
+
+def digest_of(pixels: np.ndarray) -> str:
+    """Return the sha256 of an image's pixels, uint8 (height, width, 3)."""
+    return hashlib.sha256(pixels.tobytes()).hexdigest()
+
+
+def read_files(out: Path) -> list[GoldenFile]:
+    """Return the golden files of a result folder; raises OSError, ValueError, KeyError or TypeError where they are damaged."""
+    folder = out / "golden" / FILES
+    listed = json.loads((folder / EXPECTED).read_text(encoding="utf-8"))["files"]
+    return [GoldenFile(folder / each["file"], each["pixels_sha256"], dict(each["outputs"])) for each in listed]
+
+
+def check_pixels(out: Path, card: Card) -> dict[str, Any]:
+    """Decode and resize the golden files here, and compare with what the Keras model got on the day of the export.
+
+    Returns:
+        `{"status": "verified"|"failed"|"not_verified", "files": how many were compared, "largest_difference": levels
+        0..255 or None, "reason": ""}`; another decoder or another resize is found out here, whatever the artifacts answer.
+        A lossless file must give the same pixels, a JPEG may differ by two levels.
+    """
+    try:
+        files = read_files(out)
+        pixels = images_of_files([each.path for each in files], card)
+        other = [
+            (each, mine) for each, mine in zip(files, pixels, strict=True) if each.pixels_sha256 != digest_of(mine)
+        ]
+        off = {each.path.name: _levels_off(out, files, each, mine) for each, mine in other}
+    except _DAMAGE as fault:
+        found = {"status": "failed", "files": 0, "largest_difference": None}
+        return found | {"reason": f"the golden files cannot be read: {fault}"}
+    found = {"files": len(files), "largest_difference": max(off.values(), default=0) if files else None}
+    wrong = [each.path.name for each, _ in other if each.lossless or off[each.path.name] > LARGEST_DECODE_DIFFERENCE]
+    if wrong:
+        reason = f"decoded and resized here, {len(wrong)} of {len(files)} golden files give other pixels: {wrong[0]}"
+        return {"status": "failed", **found, "reason": reason}
+    status = "verified" if files else "not_verified"
+    return {"status": status, **found, "reason": "" if files else "there are no golden files"}
+
+
+def _levels_off(out: Path, files: list[GoldenFile], wanted: GoldenFile, found: np.ndarray) -> int:
+    """Return by how many levels the pixels of a file are off; 255 where they were not kept, as of lossless files."""
+    path = out / "golden" / FILES / PIXELS
+    if wanted.lossless or not path.is_file():
+        return 255
+    lossy = [each.path.name for each in files if not each.lossless]
+    with np.load(path, allow_pickle=False) as stored:
+        expected = stored["pixels"][lossy.index(wanted.path.name)]
+    if expected.shape != found.shape:
+        return 255
+    return int(np.abs(expected.astype(np.int16) - found).max())

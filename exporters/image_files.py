@@ -1,0 +1,146 @@
+"""The second level of parity: image files in. Decoding and resizing are judged by themselves, in each runtime's language.
+
+So a user learns whether a difference comes from the converter, from the decoder or from the resize.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL
+
+from exporters import parity
+from exporters.contract import Card, Limits
+from exporters.errors import NotVerifiedError, ParityError
+from exporters.golden_files import LARGEST_DECODE_DIFFERENCE, GoldenFile, images_of_files, read_files
+from exporters.pixels import read_picture, resize
+
+PYTHON, CHROMIUM = "python", "chromium"
+
+
+@dataclasses.dataclass(frozen=True)
+class Decoded:
+    """The golden files, decoded and resized: `pixels` place -> uint8 (N, height, width, 3), `entries` for report.json."""
+
+    files: tuple[GoldenFile, ...]
+    pixels: Mapping[str, np.ndarray]
+    entries: tuple[Mapping[str, Any], ...]
+
+    def of(self, place: str) -> tuple[tuple[GoldenFile, ...], np.ndarray]:
+        """Return the files and their pixels as the decoder of that place gave them; none where it gave none."""
+        pixels = self.pixels.get(place)
+        return (self.files, pixels) if pixels is not None else ((), np.empty((0, 1, 1, 3), np.uint8))
+
+
+def decode_everywhere(out: Path, card: Card, checked: Mapping[str, Any], *, browser: bool) -> Decoded:
+    """Decode and resize the golden files in Python and, where it is asked for, in a Chromium.
+
+    Args:
+        out: the result folder.
+        card: how files are resized.
+        checked: what `check_pixels` found here.
+        browser: whether Chromium decodes them too.
+    """
+    entry = {
+        "where": "Python",
+        "decoder": f"Pillow {PIL.__version__}",
+        "files": checked["files"],
+        "largest_decode_difference": checked["largest_difference"],
+        "largest_resize_difference": checked["largest_difference"],
+        "status": checked["status"],
+        "reason": checked["reason"],
+    }
+    if checked["status"] == parity.FAILED or not checked["files"]:
+        return Decoded((), {}, (entry,))
+    files = tuple(read_files(out))
+    pixels = {PYTHON: images_of_files([each.path for each in files], card)}
+    entries = [entry]
+    if browser:
+        found, chromium_entry = _in_chromium(files, pixels[PYTHON], card)
+        entries.append(chromium_entry)
+        if found is not None:
+            pixels[CHROMIUM] = found
+    return Decoded(files, pixels, tuple(entries))
+
+
+def _in_chromium(
+    files: tuple[GoldenFile, ...], expected: np.ndarray, card: Card
+) -> tuple[np.ndarray | None, dict[str, Any]]:
+    """Decode the files with predict.js, and let it resize what Pillow decoded: each by itself must give Pillow's pixels."""
+    entry: dict[str, Any] = {"where": "Chromium", "decoder": "predict.js", "files": 0}
+    entry |= {"largest_decode_difference": None, "largest_resize_difference": None}
+    try:
+        from exporters.runners.chromium import session
+
+        running = session()
+        entry["where"] = entry["decoder"] = running.name
+        pictures = [read_picture(each.path) for each in files]
+        decoded = running.decode_files([each.path.read_bytes() for each in files], card.resize)
+        resized = running.resize_pictures(pictures, card.resize)
+    except (NotVerifiedError, ImportError) as fault:
+        return None, entry | {"status": parity.NOT_VERIFIED, "reason": str(fault)}
+    except ParityError as fault:
+        return None, entry | {"status": parity.FAILED, "reason": fault.what}
+    decode = max(_levels(mine, theirs) for mine, (theirs, _) in zip(pictures, decoded, strict=True))
+    other = max(_levels(resize(each, card.resize), mine) for each, mine in zip(pictures, resized, strict=True))
+    entry |= {"files": len(files), "largest_decode_difference": decode, "largest_resize_difference": other}
+    return _shaped([mine for _, mine in decoded], expected), entry | _judged(decode, other)
+
+
+def _judged(decode: int, other: int) -> dict[str, str]:
+    reasons = []
+    if decode > LARGEST_DECODE_DIFFERENCE:
+        reasons.append(
+            f"it decodes the golden files {decode} levels apart, at most {LARGEST_DECODE_DIFFERENCE} is allowed"
+        )
+    if other:
+        reasons.append(f"it resizes the golden files {other} levels apart, and must give the same pixels")
+    return {"status": parity.FAILED if reasons else parity.VERIFIED, "reason": "; ".join(reasons)}
+
+
+def _levels(expected: np.ndarray, found: np.ndarray) -> int:
+    if expected.shape != found.shape:
+        return 255
+    return int(np.abs(expected.astype(np.int16) - found).max(initial=0))
+
+
+def _shaped(pixels: list[np.ndarray], expected: np.ndarray) -> np.ndarray | None:
+    stacked = np.stack(pixels)
+    return stacked if stacked.shape == expected.shape else None
+
+
+def judge_files(
+    files: Sequence[GoldenFile], answers: Mapping[str, np.ndarray], card: Card, limits: Limits
+) -> dict[str, Any]:
+    """Compare an artifact's answers to the golden files with the Keras model's; returns `files` of a runtime's entry.
+
+    Args:
+        files: the golden files; `answers` are to the first ones of them.
+        answers: head -> float32 (M, ...).
+        card: which heads there are.
+        limits: what the answers may differ by; JPEGs are only told of, as decoders differ there.
+    """
+    gaps: dict[bool, list[float]] = {True: [], False: []}
+    for index in range(min((len(values) for values in answers.values()), default=0)):
+        outputs = [each.name for each in card.outputs if each.name in answers and each.name in files[index].outputs]
+        pairs = [(np.asarray(files[index].outputs[name], np.float64), answers[name][index]) for name in outputs]
+        gaps[files[index].lossless] += [
+            float(np.abs(expected - found).max()) if expected.shape == found.shape else float("inf")
+            for expected, found in pairs
+        ]
+    if not gaps[True]:
+        return {"images": 0, "status": parity.NOT_VERIFIED, "reason": "no golden file was compared"}
+    largest = max(np.nan_to_num(gaps[True], nan=np.inf))
+    entry = {
+        "images": len(gaps[True]) // max(1, len(card.outputs)),
+        "max_abs": float(largest),
+        "max_abs_jpeg": max(gaps[False], default=None),
+    }
+    if limits.max_abs is not None and largest > limits.max_abs:
+        reason = f"the answers to image files differ by {largest:.2g}, more than {limits.max_abs:.2g}"
+        return entry | {"status": parity.FAILED, "check": "files", "reason": reason}
+    return entry | {"status": parity.VERIFIED, "reason": ""}

@@ -1,0 +1,64 @@
+"""What `cutpoint site` and the page give away of the test pictures: as much as `golden.publish` allows, and no more."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from exporters.contract import CEILINGS
+from exporters.golden import GoldenSet, write_golden, write_manifest
+from exporters.golden_files import prepare_files
+from pipeline.publishing import count_pictures, published_files
+from tests import small_models
+from tests.commands import cutpoint
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), dtype=np.uint8)
+REFERENCE = {name: np.random.default_rng(1).random((6, 5), np.float32) for name in ("apple", "zebra")}
+
+
+def result_folder(out: Path, publish: str) -> Path:
+    """A golden set of six images, two of them as files."""
+    files = prepare_files(small_models.write_pictures(out / "pictures", 2), out)
+    answers = {name: values[: len(files)] for name, values in REFERENCE.items()}
+    write_golden(GoldenSet(IMAGES, {}, REFERENCE, small_models.CARD, CEILINGS), out, files, answers)
+    write_manifest(out, small_models.CARD, CEILINGS, publish=publish)
+    return out
+
+
+@pytest.mark.parametrize(
+    ("publish", "names", "count"),
+    [
+        ("samples", ["files/0000.png", "files/0001.png", "files/expected.json"], 2),
+        ("all", ["files/0000.png", "files/0001.png", "files/expected.json", "images.npz", "reference.npz"], 8),
+        ("none", [], 0),
+        ("a word that there is not", [], 0),
+    ],
+)
+def test_what_is_published(publish: str, names: list[str], count: int, tmp_path: Path) -> None:
+    out = result_folder(tmp_path, publish)
+    assert sorted(published_files(out)) == [f"golden/{name}" for name in names]
+    assert count_pictures(out) == count
+
+
+def test_the_answers_that_are_published_are_those_to_the_published_files(tmp_path: Path) -> None:
+    content = published_files(result_folder(tmp_path, "samples"))["golden/files/expected.json"]
+    listed = json.loads(content)["files"]
+    assert [each["file"] for each in listed] == ["0000.png", "0001.png"]
+    np.testing.assert_allclose(listed[1]["outputs"]["zebra"], REFERENCE["zebra"][1])
+
+
+def test_a_folder_whose_manifest_says_nothing_publishes_nothing(tmp_path: Path) -> None:
+    out = result_folder(tmp_path, "all")
+    manifest = json.loads((out / "golden" / "manifest.json").read_text(encoding="utf-8"))
+    del manifest["publish"]
+    (out / "golden" / "manifest.json").write_text(json.dumps(manifest))
+    assert published_files(out) == {} and count_pictures(out) == 0
+    assert published_files(tmp_path / "nothing") == {}
+
+
+def test_a_wrong_word_in_the_configuration_names_the_nearest(tmp_path: Path) -> None:
+    answer = cutpoint("run", "--set", 'golden.publish="sample"', "--out", str(tmp_path / "out"))
+    assert answer.exit_code == 2 and "samples" in answer.stderr and "golden.publish" in answer.stderr
