@@ -17,6 +17,7 @@ given = $(if $(filter command,$(origin $(1))),$($(1)))
 config := $(call given,CONFIG)
 data := $(call given,DATA)
 out := $(call given,OUT)
+runtimes := $(call given,RUNTIMES)
 arguments := $(call given,ARGS)
 
 # An environment that was set up with GPU=1 once stays so.
@@ -53,10 +54,11 @@ setup-browser: setup ## A Chromium for the browser tests, where there is none ye
 	fi
 
 export: setup ## The main job: data to verified artifacts (CONFIG=my.toml, DATA=photos/, OUT=folder; else the embedded example)
-	@$(BIN)/cutpoint run $(if $(config),'$(config)') $(if $(data),--data '$(data)') $(if $(out),--out '$(out)')
+	@$(BIN)/cutpoint run $(if $(config),'$(config)') $(if $(data),--data '$(data)') $(if $(out),--out '$(out)') \
+	    $(if $(runtimes),--runtimes '$(runtimes)')
 
-verify: setup ## Compare the artifacts of OUT, or of the newest run, with their Keras model again
-	@$(BIN)/cutpoint verify $(if $(out),'$(out)')
+verify: setup ## Compare the artifacts of OUT, or of the newest run, with their Keras model again (RUNTIMES=all)
+	@$(BIN)/cutpoint verify $(if $(out),'$(out)') $(if $(runtimes),--runtimes '$(runtimes)')
 
 demo: setup ## The page, served with the artifacts of OUT or of the newest run
 	@$(BIN)/cutpoint demo $(if $(out),'$(out)')
