@@ -77,7 +77,7 @@ def _in_chromium(
         from exporters.runners.chromium import session
 
         running = session()
-        entry["where"] = entry["decoder"] = running.name
+        entry["where"] = running.name
         pictures = [read_picture(each.path) for each in files]
         decoded = running.decode_files([each.path.read_bytes() for each in files], card.resize)
         resized = running.resize_pictures(pictures, card.resize)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import shutil
 from pathlib import Path
+from xml.etree import ElementTree
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+import yaml
 from commands import cutpoint
 from pictures import write_drawings
 
 from pipeline.quickstart import WEIGHTS
 
+ROOT = Path(__file__).parents[1]
 PX = 96
 LABELS = ("circle", "star", "zigzag")
 FORMATS = "tfjs-float32,tflite-float32,onnx-float32"
@@ -51,6 +56,7 @@ def test_a_model_that_scales_its_pixels_is_exported_and_verified(here: Path, tmp
     assert (ended.exit_code, report["verdict"]) == (0, "verified"), ended.stderr
     assert [each["name"] for each in report["artifacts"]] == FORMATS.split(",")
     assert all(each["runtimes"][0]["images"] > 0 for each in report["artifacts"])
+    assert [each["audit"]["constants"]["layers"] for each in report["artifacts"]] == [53, 53, 53]
     again = keras.models.load_model(out / "model.keras")
     assert [each.name for each in again.inputs] == ["image"]
     assert isinstance(again.output, dict)
@@ -129,3 +135,26 @@ def test_a_part_of_the_three_options_is_refused(here: Path) -> None:
     ended = cutpoint("verify", "--reference", here / "unscaled.keras")
     assert ended.exit_code == 2
     assert "--artifact" in ended.stderr
+
+
+def test_the_workflow_of_the_readme_does_what_it_says(here: Path, tmp_path: Path) -> None:
+    """Its own command, with the files of this test in place of the reader's."""
+    block = re.search(r"```yaml\n(name: parity\n.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
+    steps = yaml.safe_load(block[1])["jobs"]["parity"]["steps"]
+    (command,) = [step["run"] for step in steps if step.get("run", "").startswith("cutpoint verify")]
+    names = {"model.keras": "scaled.keras", "model.tflite": "unscaled.tflite", "test_photos/": "photos"}
+    words = [str(here / names[word]) if word in names else word for word in shlex.split(command)[1:]]
+    ended = cutpoint(*words, "--pixel-scaling", "none", cwd=tmp_path)
+    assert ended.exit_code == 1, "the artifact was made without the pixel scaling"
+    written = {path.name for path in (tmp_path / "parity").iterdir()}
+    assert written == {"report.md", "report.xml", "report.html", "report.json"}
+    summary = [step["run"] for step in steps if "GITHUB_STEP_SUMMARY" in step.get("run", "")]
+    assert summary and "parity/report.md" in summary[0]
+    suite = ElementTree.parse(tmp_path / "parity" / "report.xml").getroot()
+    assert int(suite.get("failures")) > 0
+    assert "failed" in (tmp_path / "parity" / "report.md").read_text(encoding="utf-8").splitlines()[0]
+
+
+def test_out_without_a_reference_is_refused(here: Path, tmp_path: Path) -> None:
+    ended = cutpoint("verify", here, "--out", tmp_path / "parity")
+    assert ended.exit_code == 2 and "--reference" in ended.stderr
