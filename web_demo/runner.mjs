@@ -7,6 +7,7 @@
  * its `bytes` says. The first answer tells of the loading, then one comes for each request:
  *
  *     {command: "predict", shape, dtype, outputs, bytes}         -> {outputs: [{name, shape}], tensors, bytes}, float32
+ *     {command: "nodes", shape, dtype, nodes, bytes}             -> {outputs: [{name, shape}], tensors, bytes}, float32
  *     {command: "time", shape, dtype, outputs, repeats, bytes}   -> {times_ms, bytes: 0}
  *
  * `tensors` counts what TF.js holds afterwards. What fails is answered by {error: "..."}.
@@ -80,10 +81,29 @@ function imagesOf({ shape, dtype }, payload) {
   return { shape, data: dtype === "float32" ? new Float32Array(bytes.buffer) : bytes };
 }
 
+/** What nodes of the graph give, inner ones too, by name in the order that is asked for. */
+async function valuesOf(model, { shape, data }, nodes) {
+  const input = core.tensor4d(Float32Array.from(data), shape, "float32");
+  let tensors = [];
+  try {
+    const result = model.execute(input, nodes);
+    tensors = Array.isArray(result) ? result : [result];
+    const values = await Promise.all(tensors.map((tensor) => tensor.data()));
+    return Object.fromEntries(nodes.map((name, i) => [
+      name,
+      { data: Float32Array.from(values[i]), shape: tensors[i].shape },
+    ]));
+  } finally {
+    core.dispose([input, tensors]);
+  }
+}
+
 async function answer(model, header, payload) {
   const images = imagesOf(header, payload);
-  if (header.command === "predict") {
-    const answers = Object.entries(await predict(tf, model, images, header.outputs));
+  if (header.command === "predict" || header.command === "nodes") {
+    const answering =
+      header.command === "predict" ? predict(tf, model, images, header.outputs) : valuesOf(model, images, header.nodes);
+    const answers = Object.entries(await answering);
     const outputs = answers.map(([name, { shape }]) => ({ name, shape }));
     return send({ outputs, tensors: core.memory().numTensors }, answers.map(([, { data }]) => data));
   }

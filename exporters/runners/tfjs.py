@@ -138,8 +138,23 @@ class TfjsRunner:
         """
         images = self._checked(images)
         wanted = self._wanted(outputs)
-        batches = [self._ask_outputs(images[at : at + BATCH], wanted) for at in range(0, len(images), BATCH)]
-        return {name: np.concatenate([batch[name] for batch in batches]) for name in wanted}
+        return self._in_batches(images, {"command": "predict", "outputs": wanted})
+
+    def values_of(self, images: np.ndarray, nodes: Sequence[str]) -> dict[str, np.ndarray]:
+        """Return what nodes of the graph give, inner ones too.
+
+        Args:
+            images: (N, H, W, 3), uint8 or float32, RGB 0..255.
+            nodes: names of nodes, as model.json has them.
+
+        Returns:
+            float32 (N, ...) by node.
+
+        Raises:
+            InputError: the images are not such an array.
+            ParityError: there is no such node, TF.js fails, or its process died.
+        """
+        return self._in_batches(self._checked(images), {"command": "nodes", "nodes": list(nodes)})
 
     def time_one(self, image: np.ndarray, repeats: int) -> list[float]:
         """Measure single answers, heads only, inside Node and after warming up.
@@ -168,8 +183,12 @@ class TfjsRunner:
             )
         return np.ascontiguousarray(images)
 
-    def _ask_outputs(self, images: np.ndarray, outputs: list[str]) -> dict[str, np.ndarray]:
-        header, payload = self._ask(images, {"command": "predict", "outputs": outputs})
+    def _in_batches(self, images: np.ndarray, request: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        batches = [self._ask_values(images[at : at + BATCH], request) for at in range(0, len(images), BATCH)]
+        return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
+
+    def _ask_values(self, images: np.ndarray, request: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        header, payload = self._ask(images, request)
         answers: dict[str, np.ndarray] = {}
         at = 0
         for output in header["outputs"]:

@@ -1,0 +1,29 @@
+"""What named nodes of a TF.js artifact give for some images, computed by TF.js in Node on the verifying backend."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from exporters.runners.tfjs import TfjsRunner
+
+
+def activations(folder: Path, names: Sequence[str], images: np.ndarray) -> dict[str, np.ndarray]:
+    """Return what nodes of the graph give; a fused node gives what comes out behind its bias and activation.
+
+    Args:
+        folder: the artifact's folder, which holds `model.json`.
+        names: names of nodes.
+        images: uint8 (N, height, width, 3), RGB.
+
+    Returns:
+        name -> float32 (N, ...), channels last.
+
+    Raises:
+        NotVerifiedError: there is no Node, or one that is too old.
+        ParityError: there is no such node, or TF.js fails.
+    """
+    with TfjsRunner(folder) as runner:
+        return runner.values_of(images, names)
