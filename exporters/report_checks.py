@@ -164,12 +164,32 @@ def reasons(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 
 
 def not_run(report: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return (runtime, sentence) of every runtime that nobody asked for and that was not there."""
-    return [
-        (one_line(each.get("runtime") or NONE),
-         one_line(" ".join(_sentence(each.get(key)) for key in ("reason", "mend") if each.get(key)) or "No reason was given."))
-        for each in report.get("not_run") or []
-    ]  # fmt: skip
+    """Return (runtimes, sentence) of the runtimes that nobody asked for and that were not there, alike ones together."""
+    alike: dict[str, list[str]] = {}
+    for each in report.get("not_run") or []:
+        told = [_sentence(each["reason"])] if each.get("reason") else []
+        told += [f"To run it: {one_line(each['mend']).rstrip('.')}."] if each.get("mend") else []
+        sentence = one_line(" ".join(told) or "No reason was given.")
+        alike.setdefault(sentence, []).append(one_line(each.get("runtime") or NONE))
+    return [(", ".join(runtimes), sentence) for sentence, runtimes in alike.items()]
+
+
+def traces(report: Mapping[str, Any]) -> list[str]:
+    """Return what comparing layer by layer found, a sentence for each artifact that has something to say."""
+    traced = {
+        one_line(each.get("name")): each["layers"] for each in report.get("artifacts") or [] if each.get("layers")
+    }
+    told = []
+    for name, layers in traced.items():
+        if layers.get("first_off"):
+            told.append(f"{name} leaves the Keras model at the layer '{one_line(layers['first_off'])}'.")
+        elif layers.get("status") != "traced":
+            told.append(
+                f"{name}: its layers were not compared: {one_line(layers.get('reason') or 'no reason was given')}."
+            )
+    if traced and not told:
+        told.append(f"Layer by layer, none of {len(traced)} artifacts leaves the Keras model.")
+    return told
 
 
 def _sentence(text: Any) -> str:
@@ -178,11 +198,11 @@ def _sentence(text: Any) -> str:
 
 
 def notes(report: Mapping[str, Any]) -> list[str]:
-    """Return the report's notes, and behind them what the comparisons remark on, each remark once with its places."""
+    """Return the report's notes, what the traces found, and what the comparisons remark on, each once with its places."""
     remarks: dict[str, list[str]] = {}
     for row in rows(report):
         for name, output in row.outputs.items():
             if output.get("remark"):
                 remarks.setdefault(one_line(output["remark"]), []).append(f"{row.place} ({name})")
     found = [one_line(note) for note in report.get("notes") or []]
-    return found + [f"{', '.join(places)}: {remark}." for remark, places in remarks.items()]
+    return found + traces(report) + [f"{', '.join(places)}: {remark}." for remark, places in remarks.items()]

@@ -111,10 +111,10 @@ def test_older_reports_have_only_pixels(report: dict[str, Any]) -> None:
 def test_what_was_not_run_is_said_and_changes_no_verdict(report: dict[str, Any]) -> None:
     case = cases(report)["not run", "tfjs-<webgpu>"]
     assert [child.tag for child in case] == ["skipped"]
-    assert case.find("skipped").get("message") == "No adapter. Use a GPU."
+    assert case.find("skipped").get("message") == "No adapter. To run it: use a GPU."
     terminal, markdown, page = forms(report)
-    assert "- not run  tfjs-<webgpu>: No adapter. Use a GPU." in terminal
-    assert "- **tfjs-&lt;webgpu&gt;**: No adapter. Use a GPU." in markdown
+    assert "- not run  tfjs-<webgpu>: No adapter. To run it: use a GPU." in terminal
+    assert "- **tfjs-&lt;webgpu&gt;**: No adapter. To run it: use a GPU." in markdown
     assert '<span class="status not_run">not run</span><b>tfjs-&lt;webgpu&gt;</b>' in page
     assert not re.search(r"(✓|verified)[^\n]*webgpu", terminal + markdown)
     report["artifacts"] = []
@@ -219,3 +219,31 @@ def test_every_new_key_may_be_absent(key: str, empty: Any) -> None:
     assert report_checks.verdict_of(report) == "verified"
     forms(report)
     reports.to_junit(report)
+
+
+def test_runtimes_that_were_not_run_for_one_reason_are_told_in_one_line() -> None:
+    missing = {"reason": "there is no Chromium", "mend": "make setup-browser"}
+    listed = [{"runtime": name, **missing} for name in ("tfjs-chromium/wasm", "litert-js/wasm")]
+    found = report_checks.not_run({"not_run": [*listed, {"runtime": "other"}]})
+    assert found == [
+        ("tfjs-chromium/wasm, litert-js/wasm", "There is no Chromium. To run it: make setup-browser."),
+        ("other", "No reason was given."),
+    ]
+
+
+def test_the_layer_at_which_an_artifact_leaves_keras_is_told() -> None:
+    broken = {"status": "traced", "reason": "", "images": 12, "first_off": "block_8_project", "rows": []}
+    whole, untold = (
+        {**broken, "first_off": None},
+        {**broken, "status": "not_traced", "reason": "no Node", "first_off": None},
+    )
+    artifacts = [{"name": name, "layers": layers} for name, layers in (("a", broken), ("b", whole), ("c", untold))]
+    assert report_checks.traces({"artifacts": artifacts}) == [
+        "a leaves the Keras model at the layer 'block_8_project'.",
+        "c: its layers were not compared: no Node.",
+    ]
+    assert report_checks.traces({"artifacts": artifacts[1:2]}) == [
+        "Layer by layer, none of 1 artifacts leaves the Keras model."
+    ]
+    assert report_checks.traces({"artifacts": [{"name": "d"}]}) == []
+    assert report_checks.notes({"artifacts": artifacts})[0].startswith("a leaves")
