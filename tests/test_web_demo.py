@@ -29,7 +29,7 @@ ARGUMENTS = ("--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 12
 RESIZE = Resize(tiny_tfjs.SIDE_PX, tiny_tfjs.SIDE_PX)
 
 if os.environ.get("CUTPOINT_NO_BROWSER", "0") not in ("", "0"):
-    pytest.skip("CUTPOINT_NO_BROWSER=1", allow_module_level=True)
+    pytest.skip("CUTPOINT_NO_BROWSER=1: not run", allow_module_level=True)
 
 
 @pytest.fixture(scope="module")
