@@ -63,6 +63,10 @@ class NotVerifiedError(CutpointError):
     exit_code = 3
 
 
+class MissingKernelError(NotVerifiedError):
+    """A runtime that only checks another one lacks an operator which that one has."""
+
+
 def nearest(name: str, choices: Iterable[str]) -> str:
     """Return a hint that names the choices nearest to a mistyped name, or all of them where none is near.
 

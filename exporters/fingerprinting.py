@@ -21,6 +21,14 @@ _KNOWN = frozenset(
     )
 )
 _KINDS = {keras.layers.Conv2D: CONV, keras.layers.DepthwiseConv2D: DEPTHWISE, keras.layers.Dense: DENSE}
+# Layers that write what they make into memory of their own; others may do so where their input lies.
+_APART = (
+    *(keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense, keras.layers.ZeroPadding2D),
+    *(keras.layers.MaxPooling2D, keras.layers.AveragePooling2D, keras.layers.GlobalAveragePooling2D),
+    *(keras.layers.GlobalMaxPooling2D, keras.layers.Flatten, keras.layers.Reshape),
+)
+# Activations whose constants a converter may fold into the layers around them.
+_FOLDABLE = frozenset({"hard_sigmoid", "hard_silu", "hard_swish"})
 # Activations that bring no constant but the bounds of ReLU and ReLU6.
 _PLAIN = frozenset({LINEAR, RELU, RELU6, "softmax", "sigmoid", "tanh"})
 
@@ -30,7 +38,7 @@ class WeightedLayer:
     """A convolution, depthwise convolution or dense layer of a folded Keras model, with the activation behind it.
 
     `kernel` float32 in Keras's own layout, `bias` float32 (channels,) or None, `activation` as in `contents.Layer`,
-    `output` the symbolic tensor behind bias and activation, `total` that of a sum which follows, None where none does.
+    `output` the symbolic tensor behind bias and activation, `beside` those of layers that may work in its memory.
     """
 
     name: str
@@ -39,7 +47,7 @@ class WeightedLayer:
     bias: np.ndarray | None
     activation: str
     output: keras.KerasTensor
-    total: keras.KerasTensor | None = None
+    beside: tuple[keras.KerasTensor, ...] = ()
 
 
 def weight_set(model: keras.Model, images: np.ndarray | None) -> WeightSet:
@@ -61,20 +69,21 @@ def weight_set(model: keras.Model, images: np.ndarray | None) -> WeightSet:
     return WeightSet(prints, _others(model), complete, closed, _behind_scaling(model))
 
 
-def _behind_scaling(model: keras.Model) -> tuple[str, str] | None:
+def _behind_scaling(model: keras.Model) -> dict[str, str]:
     consumers = _consumers(model, _calls_inside(model))
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.Rescaling):
-            followers = consumers.get(id(layer.output), [])
-            if len(followers) == 1 and followers[0] is not None and type(followers[0][0]) in _KINDS:
-                return layer.name, followers[0][0].name
-    return None
+    return {
+        follower[0].name: layer.name
+        for layer in model.layers
+        if isinstance(layer, keras.layers.Rescaling)
+        for follower in consumers.get(id(layer.output), [])
+        if follower is not None and type(follower[0]) in _KINDS
+    }
 
 
 def _is_complete(operation: object) -> bool:
-    """Tell whether an operation has no weights but those that are written down."""
-    if not isinstance(operation, keras.layers.Layer):
-        return True
+    """Tell whether an operation has no weights but those that are written down, and none that a converter may fold."""
+    if not isinstance(operation, keras.layers.Layer) or _name_of(getattr(operation, "activation", None)) in _FOLDABLE:
+        return False
     if isinstance(operation, keras.Model) or not type(operation).__module__.startswith("keras."):
         return False
     if type(operation) in _KINDS:
@@ -88,17 +97,17 @@ def _spans(
     """Return the spans of each layer, see `Fingerprint`, as the calibration of a converter sees them."""
     if not layers:
         return []
-    tensors = [each.output for each in layers] + [each.total for each in layers if each.total is not None]
+    tensors = [each.output for each in layers] + [tensor for each in layers for tensor in each.beside]
     ends = iter(_ends(keras.Model(model.inputs, tensors), len(tensors), images))
     alone = [next(ends) for _ in layers]
     return [
-        (span,) if each.total is None else (span, _union(span, next(ends)))
+        (span,) if not each.beside else (span, _union([span, *(next(ends) for _ in each.beside)]))
         for each, span in zip(layers, alone, strict=True)
     ]
 
 
-def _union(one: tuple[float, float], other: tuple[float, float]) -> tuple[float, float]:
-    return min(one[0], other[0]), max(one[1], other[1])
+def _union(spans: list[tuple[float, float]]) -> tuple[float, float]:
+    return min(low for low, _ in spans), max(high for _, high in spans)
 
 
 def _ends(probe: keras.Model, count: int, images: np.ndarray) -> list[tuple[float, float]]:
@@ -141,7 +150,7 @@ def weighted_layers(model: keras.Model) -> tuple[WeightedLayer, ...]:
 
 def _weighted(layer: keras.layers.Layer, output: keras.KerasTensor, consumers: dict) -> WeightedLayer:
     kernel, *bias = (np.asarray(each, np.float32) for each in layer.get_weights())
-    activation, total = _name_of(layer.activation), None
+    activation = _name_of(layer.activation)
     followers = consumers.get(id(output), [])
     if activation == LINEAR and len(followers) == 1 and followers[0] is not None:
         operation, result = followers[0]
@@ -149,9 +158,8 @@ def _weighted(layer: keras.layers.Layer, output: keras.KerasTensor, consumers: d
         if behind:
             activation, output = behind, result
             followers = consumers.get(id(output), [])
-    if len(followers) == 1 and followers[0] is not None and isinstance(followers[0][0], keras.layers.Add):
-        total = followers[0][1]
-    return WeightedLayer(layer.name, _KINDS[type(layer)], kernel, bias[0] if bias else None, activation, output, total)
+    beside = tuple(each[1] for each in followers if each is not None and not isinstance(each[0], _APART))
+    return WeightedLayer(layer.name, _KINDS[type(layer)], kernel, bias[0] if bias else None, activation, output, beside)
 
 
 def _calls_inside(model: keras.Model) -> set[int]:

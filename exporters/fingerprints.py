@@ -28,9 +28,9 @@ LARGEST_PACKING_ERROR = 1e-6
 class Fingerprint:
     """One layer: `kernel` float32 in Keras's layout, `bias` float32 (channels,) or None, `activation` behind it.
 
-    `spans` are the least and the largest value that came out behind the activation on the calibration images, and, where
-    a sum with a skip connection follows, of both together: TFLite's calibration measures the sum in the layer's own
-    memory. Empty where nothing was measured.
+    `spans` are the least and the largest value that came out behind the activation on the calibration images; where a layer
+    follows that may work in the same memory, as sums do, a second one of both together, which TFLite's calibration then
+    measures; it also gives all parts of a concatenation one scale. Empty where nothing was measured.
     """
 
     name: str
@@ -47,15 +47,15 @@ class WeightSet:
 
     Others are what further layers multiply with or add, such as the pixel scaling's `scale` and `offset`. `complete` says
     that `layers` are all layers with weights of the model, and `closed` that no layer brings a constant that is not written
-    down here: only then is one that the artifact has besides wrong. `behind_scaling` names the pixel scaling and the layer
-    right behind it, into which TFLite's converter folds it where no padding is in the way; None where there is no such pair.
+    down here: only then is one that the artifact has besides wrong. `behind_scaling` has the layers
+    right behind a pixel scaling, layer -> scaling: TFLite's converter folds it into them where no padding is in the way.
     """
 
     layers: tuple[Fingerprint, ...]
     others: Mapping[str, np.ndarray]
     complete: bool
     closed: bool
-    behind_scaling: tuple[str, str] | None = None
+    behind_scaling: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def write_fingerprints(sets: Mapping[str, WeightSet], precisions: Mapping[str, str], folder: Path) -> None:
@@ -98,7 +98,7 @@ def _pack(rounding: str, each: WeightSet, arrays: dict[str, np.ndarray]) -> dict
         "closed": each.closed,
         "layers": layers,
         "others": list(each.others),
-        "behind_scaling": list(each.behind_scaling) if each.behind_scaling else None,
+        "behind_scaling": dict(each.behind_scaling),
     }
 
 
@@ -156,6 +156,6 @@ def _unpack(rounding: str, described: Mapping[str, Any], stored: Mapping[str, np
         if not np.isfinite(kernel).all() or not all(map(math.isfinite, (end for span in spans for end in span))):
             raise ValueError(f"the fingerprint of '{each['name']}' is not finite")
         layers.append(Fingerprint(each["name"], each["kind"], kernel, bias, each["activation"], spans))
-    behind = tuple(described["behind_scaling"]) if described["behind_scaling"] else None
+    behind = {str(layer): str(scaling) for layer, scaling in described["behind_scaling"].items()}
     others = {name: stored[f"{rounding}.other.{index}"] for index, name in enumerate(described["others"])}
     return WeightSet(tuple(layers), others, bool(described["complete"]), bool(described["closed"]), behind)

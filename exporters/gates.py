@@ -99,10 +99,15 @@ def judge_difference(figures: dict[str, object], limits: Limits) -> list[str]:
 
 def judge_regression(expected: np.ndarray, answer: np.ndarray, limits: Limits, figures: dict[str, object]) -> list[str]:
     """Judge the largest error in shares of the spread between the 2.5th and the 97.5th percentile. Returns what is wrong."""
-    spread = float((np.quantile(expected, 0.975, axis=0) - np.quantile(expected, 0.025, axis=0)).max())
-    relative = float(np.abs(expected - answer).max() / spread) if spread else float("inf")
+    range_of_targets = spread(expected)
+    relative = float(np.abs(expected - answer).max() / range_of_targets) if range_of_targets else float("inf")
     figures["relative_error"] = relative
     figures["smallest_passing_limits"] |= {"relative_error": relative}
     if relative > limits.relative_error:
         return [f"the largest error is {relative:.2%} of the spread, over {limits.relative_error:.2%}"]
     return []
+
+
+def spread(values: np.ndarray) -> float:
+    """Return how far the values (N, ...) of a regression lie apart: between the 2.5th and the 97.5th percentile."""
+    return float((np.quantile(values, 0.975, axis=0) - np.quantile(values, 0.025, axis=0)).max())

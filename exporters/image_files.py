@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import PIL
 
-from exporters import parity
-from exporters.contract import Card, Limits
+from exporters import gates, parity
+from exporters.contract import Card, Limits, Output
 from exporters.errors import NotVerifiedError, ParityError
 from exporters.golden_files import LARGEST_DECODE_DIFFERENCE, GoldenFile, images_of_files, read_files
 from exporters.pixels import read_picture, resize
@@ -114,7 +114,11 @@ def _shaped(pixels: list[np.ndarray], expected: np.ndarray) -> np.ndarray | None
 
 
 def judge_files(
-    files: Sequence[GoldenFile], answers: Mapping[str, np.ndarray], card: Card, limits: Limits
+    files: Sequence[GoldenFile],
+    answers: Mapping[str, np.ndarray],
+    card: Card,
+    limits: Limits,
+    reference: Mapping[str, np.ndarray],
 ) -> dict[str, Any]:
     """Compare an artifact's answers to the golden files with the Keras model's; returns `files` of a runtime's entry.
 
@@ -123,24 +127,46 @@ def judge_files(
         answers: head -> float32 (M, ...).
         card: which heads there are.
         limits: what the answers may differ by; JPEGs are only told of, as decoders differ there.
+        reference: head -> float32 (N, ...), the Keras model's answers to the golden images: the spread of a regression.
     """
-    gaps: dict[bool, list[float]] = {True: [], False: []}
-    for index in range(min((len(values) for values in answers.values()), default=0)):
-        outputs = [each.name for each in card.outputs if each.name in answers and each.name in files[index].outputs]
-        pairs = [(np.asarray(files[index].outputs[name], np.float64), answers[name][index]) for name in outputs]
-        gaps[files[index].lossless] += [
-            float(np.abs(expected - found).max()) if expected.shape == found.shape else float("inf")
-            for expected, found in pairs
-        ]
-    if not gaps[True]:
-        return {"images": 0, "status": parity.NOT_VERIFIED, "reason": "no golden file was compared"}
-    largest = max(np.nan_to_num(gaps[True], nan=np.inf))
-    entry = {
-        "images": len(gaps[True]) // max(1, len(card.outputs)),
-        "max_abs": float(largest),
-        "max_abs_jpeg": max(gaps[False], default=None),
+    count = min((len(values) for values in answers.values()), default=0)
+    gaps = {
+        (output.name, files[index].lossless, index): _gap(files[index].outputs.get(output.name), answers, output, index)
+        for output in card.outputs
+        for index in range(count)
     }
-    if limits.max_abs is not None and largest > limits.max_abs:
-        reason = f"the answers to image files differ by {largest:.2g}, more than {limits.max_abs:.2g}"
-        return entry | {"status": parity.FAILED, "check": "files", "reason": reason}
+    lossless, lossy = ([gap for (_, kind, _), gap in gaps.items() if kind is wanted] for wanted in (True, False))
+    if not lossless:
+        return {"images": 0, "status": parity.NOT_VERIFIED, "reason": "no golden file was compared"}
+    entry = {
+        "images": sum(each.lossless for each in files[:count]),
+        "max_abs": max(lossless),
+        "max_abs_jpeg": max(lossy, default=None),
+    }
+    reasons = []
+    for output in card.outputs:
+        largest = max(gap for (name, kind, _), gap in gaps.items() if kind and name == output.name)
+        allowed = _allowed(output, limits, reference.get(output.name))
+        if allowed is not None and not largest <= allowed:
+            reasons.append(
+                f"{output.name}: the answers to image files differ by {largest:.2g}, more than {allowed:.2g}"
+            )
+    if reasons:
+        return entry | {"status": parity.FAILED, "check": "files", "reason": "; ".join(reasons)}
     return entry | {"status": parity.VERIFIED, "reason": ""}
+
+
+def _gap(expected: Any, answers: Mapping[str, np.ndarray], output: Output, index: int) -> float:
+    """Return the largest difference of one answer; infinity where there is nothing to compare with."""
+    if expected is None or output.name not in answers:
+        return float("inf")
+    wanted, found = np.asarray(expected, np.float64), answers[output.name][index]
+    gap = float(np.abs(wanted - found).max(initial=0.0)) if wanted.shape == found.shape else float("inf")
+    return gap if np.isfinite(gap) else float("inf")
+
+
+def _allowed(output: Output, limits: Limits, reference: np.ndarray | None) -> float | None:
+    """Return the largest difference that is allowed, in the output's own unit; None: there is no such limit."""
+    if output.task != "regression" or reference is None:
+        return limits.max_abs
+    return limits.relative_error * gates.spread(reference)

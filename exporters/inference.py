@@ -7,6 +7,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from exporters.calibration import with_full_range
 from exporters.contract import WHOLE_NUMBERS
 from exporters.correction import GRIDS, can_correct, correct
 from exporters.errors import CutpointError
@@ -74,7 +75,8 @@ class InferenceModels:
 
     def weight_set(self, precision: str) -> WeightSet:
         """Return what an artifact of a precision must hold; spans of activations only where it computes in whole numbers."""
-        return weight_set(self.model(precision), self._images if precision in WHOLE_NUMBERS else None)
+        whole = precision in WHOLE_NUMBERS and len(self._images)
+        return weight_set(self.model(precision), with_full_range(self._images) if whole else None)
 
 
 def _check_folding(model: keras.Model, folded: keras.Model, images: np.ndarray) -> None:

@@ -15,6 +15,7 @@ from onnxruntime.quantization.onnx_model import ONNXModel
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
+from exporters.calibration import with_full_range
 from exporters.contract import INPUT_NAME, Card
 from exporters.errors import InputError
 from exporters.onnx_names import settle_names
@@ -71,7 +72,7 @@ def _to_float16(model: onnx.ModelProto) -> onnx.ModelProto:
 class _CalibrationImages(quantization.CalibrationDataReader):
     def __init__(self, images: np.ndarray) -> None:
         self._feeds: Iterator[dict[str, np.ndarray]] = (
-            {INPUT_NAME: image[None].astype(np.float32)} for image in images
+            {INPUT_NAME: image[None].astype(np.float32)} for image in with_full_range(images)
         )
 
     def get_next(self) -> dict[str, np.ndarray] | None:

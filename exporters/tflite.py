@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 
+from exporters.calibration import with_full_range
 from exporters.contract import INPUT_NAME, Card
 from exporters.errors import CutpointError, InputError
 from exporters.saved_model import SERVING
@@ -75,22 +76,6 @@ def _ask_for_full_integers(converter: tf.lite.TFLiteConverter, card: Card, calib
     converter.inference_output_type = tf.uint8 if classifies else tf.float32
     # Last, because setting other options after it can widen it again and let float operators slip in.
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-
-
-def with_full_range(images: np.ndarray) -> np.ndarray:
-    """Return calibration images of which at least one holds both 0 and 255, so that the input scale is exactly 1.0.
-
-    Args:
-        images: uint8 (N, height, width, 3).
-
-    Returns:
-        The same array, with two opposite corner pixels of the first image set to 0 and 255 where none holds both.
-    """
-    if any(image.min() == 0 and image.max() == 255 for image in images):
-        return images
-    images = images.copy()
-    images[0, 0, 0], images[0, -1, -1] = 0, 255
-    return images
 
 
 def _check_input_scale(content: bytes) -> None:

@@ -24,7 +24,7 @@ from exporters.contract import (
     Limits,
     Runtime,
 )
-from exporters.errors import InputError, NotVerifiedError, ParityError
+from exporters.errors import InputError, MissingKernelError, NotVerifiedError, ParityError
 from exporters.golden import ARTIFACTS, GoldenSet, check_files, read_golden, read_manifest, sha256_of
 from exporters.golden_files import check_pixels
 from exporters.image_files import Decoded, decode_everywhere, judge_files
@@ -88,7 +88,8 @@ def verify_folder(
         "pixels": pixels,
         "image_files": list(decoded.entries),
         "artifacts": artifacts,
-        "not_run": [dict(each) for each in plan.not_run],
+        "not_run": [dict(each) for each in plan.not_run]
+        + [each for one in artifacts for each in one.pop("not_run", [])],
         "notes": notes,
         **verdict,
     }
@@ -124,7 +125,7 @@ def verify_artifact(
     plan: Plan | None = None,
     decoded: Decoded | None = None,
 ) -> dict[str, Any]:
-    """Judge one artifact folder; returns its entry of report.json.
+    """Judge one artifact folder; returns its entry of report.json, and `not_run` of the report beside it.
 
     Args:
         folder: the artifact's.
@@ -154,9 +155,12 @@ def verify_artifact(
         # Papers that belong to something else leave open what the artifact should be compared with.
         return entry | {"runtimes": [_NO_RUNTIME | {"status": parity.FAILED, "check": "card", "reason": fault}]}
     runtimes = (plan or plan_runtimes(LOCAL)).of_format(name.format)
+    audited = audit(folder, name, Card.read(folder / "card.json"), golden.fingerprints.get(name.precision))
+    run = [_verify_in_runtime(runtime, folder, name, golden, decoded) for runtime in runtimes]
     return entry | {
-        "audit": audit(folder, name, Card.read(folder / "card.json"), golden.fingerprints.get(name.precision)),
-        "runtimes": [_verify_in_runtime(runtime, folder, name, golden, decoded) for runtime in runtimes],
+        "audit": audited,
+        "runtimes": [each for each in run if "status" in each],
+        "not_run": [each for each in run if "status" not in each],
     }
 
 
@@ -183,6 +187,8 @@ def _verify_in_runtime(
     try:
         chosen = measures.spread(len(golden.images), runtime.images or len(golden.images))
         answers = run_artifact(runtime, folder, golden.images[chosen], pixels)
+    except MissingKernelError as fault:
+        return {"runtime": f"{runtime} for {folder.name}", "reason": fault.what, "mend": fault.mend}
     except NotVerifiedError as fault:
         return entry | {"status": parity.NOT_VERIFIED, "reason": str(fault)}
     except (ParityError, InputError) as fault:
@@ -191,7 +197,7 @@ def _verify_in_runtime(
     limits = golden.limits.get(name.precision)
     judged = judge_answers(golden, _heads(answers.outputs), limits, chosen if runtime.images else None)
     if files and limits is not None:
-        entry["files"] = judge_files(files, _heads(answers.of_files), golden.card, limits)
+        entry["files"] = judge_files(files, _heads(answers.of_files), golden.card, limits, golden.reference)
     return entry | judged
 
 

@@ -12,7 +12,7 @@ import pytest
 from exporters.audit.auditing import audit
 from exporters.audit.contents import Constant, Layer
 from exporters.audit.weights import Pair, compare_layer, pair_layers, with_scaling
-from exporters.contract import ArtifactName
+from exporters.contract import ArtifactName, Card
 from exporters.export import export_artifact
 from exporters.fingerprints import Fingerprint
 from exporters.inference import InferenceModels
@@ -133,3 +133,81 @@ def test_a_converter_may_fold_the_pixel_scaling(precision: str, tmp_path: Path) 
         found = audit(folder, name, card, models.weight_set(precision))
         assert (found["status"], found["reason"]) == ("verified", ""), (format_name, found["reason"])
         assert found["constants"]["layers"] == 3
+
+
+def convolution(
+    values: keras.KerasTensor, activation: str | keras.layers.Layer = "relu", **options: object
+) -> keras.KerasTensor:
+    made = keras.layers.Conv2D(8, 3, padding="same", **options)(values)
+    return (activation if isinstance(activation, keras.layers.Layer) else keras.layers.Activation(activation))(made)
+
+
+def residual(values: keras.KerasTensor) -> keras.KerasTensor:
+    short = keras.layers.Conv2D(8, 1)(values)
+    return keras.layers.ReLU()(keras.layers.Add()([short, keras.layers.Conv2D(8, 3, padding="same")(values)]))
+
+
+def branches(values: keras.KerasTensor) -> keras.KerasTensor:
+    narrow = keras.layers.Conv2D(4, 1, activation="relu")(values)
+    return keras.layers.Concatenate()(
+        [narrow, convolution(values), keras.layers.AveragePooling2D(3, 1, "same")(values)]
+    )
+
+
+def squeeze_and_excite(values: keras.KerasTensor) -> keras.KerasTensor:
+    made = convolution(values, "silu")
+    gate = keras.layers.GlobalAveragePooling2D(keepdims=True)(made)
+    gate = keras.layers.Conv2D(8, 1, activation="sigmoid")(keras.layers.Conv2D(4, 1, activation="relu")(gate))
+    return keras.layers.Multiply()([made, gate])
+
+
+def shared(values: keras.KerasTensor) -> keras.KerasTensor:
+    layer = keras.layers.Conv2D(8, 3, padding="same", activation="relu")
+    return layer(layer(keras.layers.Conv2D(8, 1)(values)))
+
+
+def normalised_before(values: keras.KerasTensor) -> keras.KerasTensor:
+    normed = keras.layers.BatchNormalization(beta_initializer="ones")(convolution(values))
+    return convolution(keras.layers.ReLU()(normed))
+
+
+GOOD = {
+    "leaky": lambda values: convolution(values, keras.layers.LeakyReLU(0.2)),
+    "prelu": lambda values: convolution(values, keras.layers.PReLU("random_normal", shared_axes=[1, 2])),
+    "silu": lambda values: convolution(values, "silu"),
+    "elu": lambda values: convolution(values, "elu"),
+    "hard sigmoid": lambda values: convolution(convolution(values, "hard_sigmoid")),
+    "without bias": lambda values: convolution(values, use_bias=False),
+    "residual": residual,
+    "branches": branches,
+    "squeeze and excite": squeeze_and_excite,
+    "shared layer": shared,
+    "normalised before": normalised_before,
+    "separable": lambda values: keras.layers.SeparableConv2D(8, 3, padding="same", activation="relu")(values),
+    "max pooling and flatten": lambda values: keras.layers.MaxPooling2D(8)(convolution(values)),
+}
+
+
+@pytest.mark.parametrize("kind", GOOD)
+def test_good_models_of_many_kinds_are_not_rejected(kind: str, tmp_path: Path) -> None:
+    """Whatever a converter makes of them: what it may fold, merge or leave out is no fault."""
+    one = small_models.small()
+    keras.utils.set_random_seed(0)
+    image = keras.Input((32, 32, 3), name="image")
+    values = keras.layers.Rescaling(1 / 127.5, -1.0, name="pixel_scaling")(image)
+    values = GOOD[kind](values)
+    pooled = keras.layers.Flatten()(values) if "flatten" in kind else keras.layers.GlobalAveragePooling2D()(values)
+    model = keras.Model(
+        image, {each.name: keras.layers.Dense(5, "softmax", name=each.name)(pooled) for each in one.card.outputs}
+    )
+    for layer in model.layers:
+        # Weights as training leaves them, biases that are not zero among them.
+        layer.set_weights([each + np.random.default_rng(1).normal(0, 0.05, each.shape) for each in layer.get_weights()])
+    cut = model.layers[2].name
+    models = InferenceModels(model, cut, one.calibration_images, tmp_path, features_everywhere=False)
+    card = dataclasses.replace(one.card, cut=(cut,))
+    for format_name, precision in (("tflite", "float32"), ("tflite", "int8"), ("onnx", "int8"), ("onnx", "float16")):
+        name = ArtifactName(format_name, precision)
+        folder = export_artifact(name, models.saved_model(precision), card, tmp_path / "out", one.calibration_images)
+        found = audit(folder, name, Card.read(folder / "card.json"), models.weight_set(precision))
+        assert (found["status"], found["reason"]) == ("verified", ""), (str(name), found["reason"])

@@ -16,6 +16,7 @@ import onnx
 import pytest
 from ai_edge_litert.interpreter import Interpreter
 
+from exporters.calibration import with_full_range
 from exporters.contract import CEILINGS, FORMATS, QUANTISED, ArtifactName, Card, Output
 from exporters.errors import InputError
 from exporters.export import artifact_card, export_artifact, move_into_place
@@ -24,7 +25,7 @@ from exporters.parity import near_ties
 from exporters.runners.keras import KerasRunner
 from exporters.runtimes import open_runner
 from exporters.saved_model import write_saved_model
-from exporters.tflite import convert_in_memory, with_full_range
+from exporters.tflite import convert_in_memory
 from tests import small_models
 from tests.small_models import CUT, EVERY_ARTIFACT, LABELS, SIDE_PX
 

@@ -74,13 +74,17 @@ def _paired(contents: Contents, expected: WeightSet | None) -> tuple[tuple[Pair,
 def _compared(pair: Pair, expected: WeightSet) -> tuple[Pair, Difference]:
     """Compare a pair; the layer behind the pixel scaling may have it folded in, which the pair then says."""
     difference = compare_layer(pair)
-    if difference.excess <= 1 or not expected.behind_scaling or pair.expected.name != expected.behind_scaling[1]:
+    scaling = expected.behind_scaling.get(pair.expected.name)
+    if difference.excess <= 1 or scaling is None:
         return pair, difference
-    scaling = expected.behind_scaling[0]
     scale, offset = (expected.others[f"{scaling}/{each}"] for each in ("scale", "offset"))
-    folded = dataclasses.replace(pair, expected=with_scaling(pair.expected, scale, offset), folded=scaling)
-    difference_folded = compare_layer(folded)
-    return (folded, difference_folded) if difference_folded.excess <= 1 else (pair, difference)
+    # All of it, or where other layers need the scaled pixels too, only what is added.
+    for factor in (scale, np.ones(1, np.float32)):
+        folded = dataclasses.replace(pair, expected=with_scaling(pair.expected, factor, offset), folded=scaling)
+        found = compare_layer(folded)
+        if found.excess <= 1:
+            return folded, found
+    return pair, difference
 
 
 def _tally(subject: Subject) -> dict[str, Any]:
@@ -89,6 +93,11 @@ def _tally(subject: Subject) -> dict[str, Any]:
     worst = max(compared, key=lambda each: each[1].excess, default=None)
     steps = [difference.steps for _, difference in compared if difference.steps is not None]
     relative = [difference.relative for _, difference in compared if difference.relative is not None]
+    if subject.expected is not None and not subject.expected.complete:
+        # What is not judged is not told as compared.
+        values = sum(subject.contents.weights.values())
+        none = {"largest_steps": None, "largest_relative": None, "worst": None}
+        return {"layers": 0, "compared": 0, **none, "uncompared": values}
     return {
         "layers": len(compared),
         "compared": sum(difference.compared for _, difference in compared),
