@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import importlib
 import os
 import shutil
@@ -13,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from exporters.contract import FORMATS, INPUT_NAME, ArtifactName, Card
-from exporters.papers import labels_files
+from exporters.papers import artifact_card, labels_files
 
 
 def export_artifact(
@@ -57,19 +56,6 @@ def keep_in_cache(folder: Path, target: Path) -> None:
         os.replace(folder, target)
     if not target.is_dir():
         raise OSError(f"{target} could not be written")
-
-
-def artifact_card(card: Card, name: ArtifactName) -> Card:
-    """Return the card of an artifact: the model's, with the artifact's precision and the dtypes of its file."""
-    row = FORMATS[name.format]
-    integer = name.precision in row.integer_precisions
-    classifies = all(output.task in ("multiclass", "binary", "multilabel") for output in card.outputs)
-    outputs = tuple(
-        dataclasses.replace(output, dtype="uint8" if integer and classifies else "float32") for output in card.outputs
-    )
-    return dataclasses.replace(
-        card, precision=name.precision, input_dtype="uint8" if integer else "float32", outputs=outputs
-    )
 
 
 def write_papers(folder: Path, card: Card) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -21,14 +22,13 @@ _KNOWN = frozenset(
     )
 )
 _KINDS = {keras.layers.Conv2D: CONV, keras.layers.DepthwiseConv2D: DEPTHWISE, keras.layers.Dense: DENSE}
-# Layers that write what they make into memory of their own; others may do so where their input lies.
+# Layers that write what they make into memory and a range of their own; others may share them with their input.
 _APART = (
     *(keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense, keras.layers.ZeroPadding2D),
-    *(keras.layers.MaxPooling2D, keras.layers.AveragePooling2D, keras.layers.GlobalAveragePooling2D),
-    *(keras.layers.GlobalMaxPooling2D, keras.layers.Flatten, keras.layers.Reshape),
+    *(keras.layers.GlobalAveragePooling2D, keras.layers.Flatten, keras.layers.Reshape),
 )
 # Activations whose constants a converter may fold into the layers around them.
-_FOLDABLE = frozenset({"hard_sigmoid", "hard_silu", "hard_swish"})
+_FOLDABLE = frozenset({"hard_sigmoid"})
 # Activations that bring no constant but the bounds of ReLU and ReLU6.
 _PLAIN = frozenset({LINEAR, RELU, RELU6, "softmax", "sigmoid", "tanh"})
 
@@ -38,7 +38,7 @@ class WeightedLayer:
     """A convolution, depthwise convolution or dense layer of a folded Keras model, with the activation behind it.
 
     `kernel` float32 in Keras's own layout, `bias` float32 (channels,) or None, `activation` as in `contents.Layer`,
-    `output` the symbolic tensor behind bias and activation, `beside` those of layers that may work in its memory.
+    `input` the symbolic tensor that it takes, `output` the one behind bias and activation.
     """
 
     name: str
@@ -46,8 +46,8 @@ class WeightedLayer:
     kernel: np.ndarray
     bias: np.ndarray | None
     activation: str
+    input: keras.KerasTensor
     output: keras.KerasTensor
-    beside: tuple[keras.KerasTensor, ...] = ()
 
 
 def weight_set(model: keras.Model, images: np.ndarray | None) -> WeightSet:
@@ -58,13 +58,16 @@ def weight_set(model: keras.Model, images: np.ndarray | None) -> WeightSet:
         images: uint8 (N, height, width, 3), on which the spans of the activations are measured; None: they are not.
     """
     layers = weighted_layers(model)
-    spans = _spans(model, layers, images) if images is not None and len(images) else [()] * len(layers)
+    spans = _spans(model, layers, images) if images is not None and len(images) else [((), ())] * len(layers)
+    touched = _touched(model)
     prints = tuple(
-        Fingerprint(each.name, each.kind, each.kernel, each.bias, each.activation, found)
-        for each, found in zip(layers, spans, strict=True)
+        Fingerprint(each.name, each.kind, each.kernel, each.bias, each.activation, given, each.name in touched, taken)
+        for each, (given, taken) in zip(layers, spans, strict=True)
     )
     complete = all(_is_complete(operation) for operation in model.operations)
-    closed = complete and all(type(operation).__name__ in _KNOWN for operation in model.operations)
+    # A bare operation may bear the name of a layer.
+    known = (isinstance(each, keras.layers.Layer) and type(each).__name__ in _KNOWN for each in model.operations)
+    closed = complete and all(known)
     closed = closed and all(_name_of(getattr(each, "activation", None)) in _PLAIN for each in model.operations)
     return WeightSet(prints, _others(model), complete, closed, _behind_scaling(model))
 
@@ -80,10 +83,53 @@ def _behind_scaling(model: keras.Model) -> dict[str, str]:
     }
 
 
+def _touched(model: keras.Model) -> set[str]:
+    """Return the layers with weights that have a neighbour whose constants a converter may fold into them.
+
+    Those are bare operations, such as `x + 3`, and some activations. Neighbours are all operations up to the next layers
+    with weights, in both directions.
+    """
+    inside = _calls_inside(model)
+    nodes = [node for operation in model.operations for node in operation._inbound_nodes if id(node) in inside]
+    forward: dict[int, list] = {}
+    for node in nodes:
+        for tensor in node.input_tensors:
+            forward.setdefault(id(tensor), []).append(node)
+    backward = {id(tensor): node for node in nodes for tensor in node.outputs}
+    found: set[str] = set()
+    for node in nodes:
+        if _is_foldable(node.operation):
+            found |= {node.operation.name} if type(node.operation) in _KINDS else set()
+            after = _reached(node, lambda each: [n for t in each.outputs for n in forward.get(id(t), [])])
+            before = _reached(node, lambda each: [backward[id(t)] for t in each.input_tensors if id(t) in backward])
+            found |= after | before
+    return found
+
+
+def _reached(start: object, step: Callable[[object], list]) -> set[str]:
+    found, seen, left = set(), set(), step(start)
+    while left:
+        node = left.pop()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        if type(node.operation) in _KINDS:
+            found.add(node.operation.name)
+        else:
+            left += step(node)
+    return found
+
+
+def _is_foldable(operation: object) -> bool:
+    if not isinstance(operation, keras.layers.Layer):
+        return True
+    return _name_of(getattr(operation, "activation", None)) in _FOLDABLE
+
+
 def _is_complete(operation: object) -> bool:
-    """Tell whether an operation has no weights but those that are written down, and none that a converter may fold."""
-    if not isinstance(operation, keras.layers.Layer) or _name_of(getattr(operation, "activation", None)) in _FOLDABLE:
-        return False
+    """Tell whether an operation has no weights but those that are written down."""
+    if not isinstance(operation, keras.layers.Layer):
+        return True
     if isinstance(operation, keras.Model) or not type(operation).__module__.startswith("keras."):
         return False
     if type(operation) in _KINDS:
@@ -93,17 +139,26 @@ def _is_complete(operation: object) -> bool:
 
 def _spans(
     model: keras.Model, layers: tuple[WeightedLayer, ...], images: np.ndarray
-) -> list[tuple[tuple[float, float], ...]]:
-    """Return the spans of each layer, see `Fingerprint`, as the calibration of a converter sees them."""
+) -> list[tuple[tuple[tuple[float, float], ...], ...]]:
+    """Return for each layer the spans of what it gives and of what it takes, see `Fingerprint`."""
     if not layers:
         return []
-    tensors = [each.output for each in layers] + [tensor for each in layers for tensor in each.beside]
-    ends = iter(_ends(keras.Model(model.inputs, tensors), len(tensors), images))
-    alone = [next(ends) for _ in layers]
-    return [
-        (span,) if not each.beside else (span, _union([span, *(next(ends) for _ in each.beside)]))
-        for each, span in zip(layers, alone, strict=True)
+    consumers = _consumers(model, _calls_inside(model))
+    wanted = [
+        [tensor, *_beside(consumers.get(id(tensor), []))] for each in layers for tensor in (each.output, each.input)
     ]
+    flat = [tensor for tensors in wanted for tensor in tensors]
+    ends = iter(_ends(keras.Model(model.inputs, flat), len(flat), images))
+    spans = []
+    for tensors in wanted:
+        alone, *others = [next(ends) for _ in tensors]
+        spans.append((alone,) if not others else (alone, _union([alone, *others])))
+    return list(zip(spans[::2], spans[1::2], strict=True))
+
+
+def _beside(followers: list) -> list[keras.KerasTensor]:
+    """Return what layers give that may work in the memory of what they take."""
+    return [each[1] for each in followers if each is not None and not isinstance(each[0], _APART)]
 
 
 def _union(spans: list[tuple[float, float]]) -> tuple[float, float]:
@@ -144,11 +199,12 @@ def weighted_layers(model: keras.Model) -> tuple[WeightedLayer, ...]:
             continue
         # A layer may have been called for other models too: only calls inside this one count.
         calls = [node for node in layer._inbound_nodes if id(node) in inside]
-        found += [_weighted(layer, node.outputs[0], consumers) for node in calls]
+        found += [_weighted(layer, node, consumers) for node in calls]
     return tuple(found)
 
 
-def _weighted(layer: keras.layers.Layer, output: keras.KerasTensor, consumers: dict) -> WeightedLayer:
+def _weighted(layer: keras.layers.Layer, node: object, consumers: dict) -> WeightedLayer:
+    output = node.outputs[0]
     kernel, *bias = (np.asarray(each, np.float32) for each in layer.get_weights())
     activation = _name_of(layer.activation)
     followers = consumers.get(id(output), [])
@@ -157,9 +213,9 @@ def _weighted(layer: keras.layers.Layer, output: keras.KerasTensor, consumers: d
         behind = _activation_of(operation)
         if behind:
             activation, output = behind, result
-            followers = consumers.get(id(output), [])
-    beside = tuple(each[1] for each in followers if each is not None and not isinstance(each[0], _APART))
-    return WeightedLayer(layer.name, _KINDS[type(layer)], kernel, bias[0] if bias else None, activation, output, beside)
+    return WeightedLayer(
+        layer.name, _KINDS[type(layer)], kernel, bias[0] if bias else None, activation, node.input_tensors[0], output
+    )
 
 
 def _calls_inside(model: keras.Model) -> set[int]:

@@ -31,6 +31,8 @@ class Fingerprint:
     `spans` are the least and the largest value that came out behind the activation on the calibration images; where a layer
     follows that may work in the same memory, as sums do, a second one of both together, which TFLite's calibration then
     measures; it also gives all parts of a concatenation one scale. Empty where nothing was measured.
+    `input_spans` are the same of what the layer takes.
+    `touched` says that a converter may fold constants of a neighbour into the layer, which is then not judged.
     """
 
     name: str
@@ -39,6 +41,8 @@ class Fingerprint:
     bias: np.ndarray | None
     activation: str
     spans: tuple[tuple[float, float], ...] = ()
+    touched: bool = False
+    input_spans: tuple[tuple[float, float], ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +93,8 @@ def _pack(rounding: str, each: WeightSet, arrays: dict[str, np.ndarray]) -> dict
                 "activation": layer.activation,
                 "kernel": kernel,
                 "spans": [list(span) for span in layer.spans],
+                "input_spans": [list(span) for span in layer.input_spans],
+                "touched": layer.touched,
             }
         )
     for index, values in enumerate(each.others.values()):
@@ -138,6 +144,8 @@ def read_fingerprints(folder: Path) -> dict[str, WeightSet]:
 def read_sets(folder: Path) -> tuple[dict[str, WeightSet], dict[str, str]]:
     """Return what `write_fingerprints` was given; raises as `read_fingerprints` does."""
     described = json.loads((folder / LAYERS).read_text(encoding="utf-8"))
+    if described["schema_version"] != SCHEMA_VERSION:
+        raise ValueError(f"{LAYERS} is not of schema_version {SCHEMA_VERSION}")
     with np.load(folder / WEIGHTS, allow_pickle=False) as stored:
         arrays = {name: stored[name] for name in stored.files}
     sets = {name: _unpack(name, each, arrays) for name, each in described["sets"].items()}
@@ -152,10 +160,16 @@ def _unpack(rounding: str, described: Mapping[str, Any], stored: Mapping[str, np
         if each["kernel"] == "int8":
             kernel = kernel * stored[f"{key}.scale"]
         bias = stored.get(f"{key}.bias")
-        spans = tuple((float(low), float(high)) for low, high in each["spans"])
-        if not np.isfinite(kernel).all() or not all(map(math.isfinite, (end for span in spans for end in span))):
+        spans, taken = (tuple((float(low), float(high)) for low, high in each[key]) for key in ("spans", "input_spans"))
+        if not np.isfinite(kernel).all() or not all(
+            map(math.isfinite, (end for span in spans + taken for end in span))
+        ):
             raise ValueError(f"the fingerprint of '{each['name']}' is not finite")
-        layers.append(Fingerprint(each["name"], each["kind"], kernel, bias, each["activation"], spans))
+        layers.append(
+            Fingerprint(
+                each["name"], each["kind"], kernel, bias, each["activation"], spans, bool(each["touched"]), taken
+            )
+        )
     behind = {str(layer): str(scaling) for layer, scaling in described["behind_scaling"].items()}
     others = {name: stored[f"{rounding}.other.{index}"] for index, name in enumerate(described["others"])}
     return WeightSet(tuple(layers), others, bool(described["complete"]), bool(described["closed"]), behind)

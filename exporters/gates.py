@@ -89,6 +89,12 @@ def judge_difference(figures: dict[str, object], limits: Limits) -> list[str]:
     faults = []
     if limits.max_abs is not None and figures["max_abs"] > limits.max_abs:
         faults.append(f"the largest difference {figures['max_abs']:.2g} is over {limits.max_abs:.2g}")
+    shift = figures.get("confidence_shift")
+    if limits.confidence_shift is not None and shift is not None and abs(shift) > limits.confidence_shift:
+        faults.append(
+            f"the likeliest label is {shift:+.2g} surer on average, and {limits.confidence_shift:.2g} is allowed: rounding "
+            "makes single answers surer or less sure, not all of them"
+        )
     if limits.log_max_abs is not None and figures.get("log_max_abs", 0.0) > limits.log_max_abs:
         found = f"{figures['log_max_abs']:.2g} is over {limits.log_max_abs:.2g}"
         faults.append(

@@ -25,10 +25,14 @@ from exporters.golden_files import FILES, write_expected
 ARTIFACTS = "artifacts"
 GOLDEN = "golden"
 MANIFEST = "manifest.json"
+MODEL = "model.keras"
+FEATURES = "features.npz"
+# Feature maps are large, and a few of them tell one layer from another.
+FEATURES_IMAGES = 4
 # What numpy and zipfile raise at an .npz that is not as it was written, and a manifest that is none.
 _DAMAGE = (
     *(OSError, EOFError, KeyError, ValueError, TypeError, AttributeError, NotImplementedError, RuntimeError),
-    *(zipfile.BadZipFile, zlib.error, struct.error),
+    *(zipfile.BadZipFile, zlib.error, struct.error, IndexError, OverflowError, RecursionError),
 )
 
 
@@ -38,7 +42,8 @@ class GoldenSet:
 
     `images` uint8 (N, height, width, 3); `truth` head -> int64 (N,) class indices, only for heads that have them;
     `reference` head -> float32 (N, ...); `card` is the Keras model's; `limits` precision -> limits; `fingerprints`
-    precision -> the weights that its artifacts must hold, empty where none were written.
+    precision -> the weights that its artifacts must hold, empty where none were written; `features` float32
+    (M, height, width, channels), the cut point's output for `measures.spread(N, M)` of the images, None without a cut.
     """
 
     images: np.ndarray
@@ -47,6 +52,7 @@ class GoldenSet:
     card: Card
     limits: Mapping[str, Limits]
     fingerprints: Mapping[str, WeightSet] = dataclasses.field(default_factory=dict)
+    features: np.ndarray | None = None
 
 
 def write_golden(
@@ -65,6 +71,8 @@ def write_golden(
     labels = {f"labels_{name}": values for name, values in sorted(golden.truth.items())}
     np.savez_compressed(folder / "images.npz", images=golden.images, **labels)
     np.savez_compressed(folder / "reference.npz", **dict(sorted(golden.reference.items())))
+    if golden.features is not None:
+        np.savez_compressed(folder / FEATURES, features=golden.features)
     write_expected(folder / FILES, pictures, golden.card, reference_of_files)
 
 
@@ -87,6 +95,7 @@ def write_manifest(out: Path, card: Card, limits: Mapping[str, Limits], *, publi
         "publish": publish,
         "limits": {precision: dataclasses.asdict(each) for precision, each in sorted(limits.items())},
         "files": dict(sorted(files.items())),
+        "model": sha256_of(out / MODEL) if (out / MODEL).is_file() else None,
     }
     _write_json(out / GOLDEN / MANIFEST, manifest)
 
@@ -118,6 +127,9 @@ def check_files(out: Path, manifest: Mapping) -> dict[str, object]:
     changed = sorted(name for name in promised if name in present and sha256_of(present[name]) != promised[name])
     if (out / "card.json").is_file() and not _same_card(out / "card.json", manifest):
         changed = sorted([*changed, "card.json"])
+    # The Keras model may stay behind; the one that is there has to be the one that was exported.
+    if manifest.get("model") and (out / MODEL).is_file() and sha256_of(out / MODEL) != manifest["model"]:
+        changed = sorted([*changed, MODEL])
     missing = sorted(set(promised) - set(present))
     unexpected = sorted(set(present) - set(promised))
     status = "failed" if changed or missing or unexpected else "verified"
@@ -148,13 +160,24 @@ def read_golden(out: Path, manifest: Mapping) -> GoldenSet:
         if images.dtype != np.uint8 or images.shape[1:] != (card.resize.height, card.resize.width, 3):
             raise ValueError(f"its images are {images.dtype} {images.shape}, which the model does not take")
         fingerprints = read_fingerprints(folder)
+        features = _read_features(folder / FEATURES, len(images))
     except _DAMAGE as fault:
         raise InputError(
             f"The golden set of {out} cannot be read: {fault}.",
             "images.npz and reference.npz as the export wrote them",
             "export the model again",
         ) from fault
-    return GoldenSet(images, truth, reference, card, limits, fingerprints)
+    return GoldenSet(images, truth, reference, card, limits, fingerprints, features)
+
+
+def _read_features(path: Path, images: int) -> np.ndarray | None:
+    if not path.is_file():
+        return None
+    with np.load(path, allow_pickle=False) as arrays:
+        features = arrays["features"]
+    if features.dtype != np.float32 or features.ndim < 2 or not 0 < len(features) <= images:
+        raise ValueError(f"its features are {features.dtype} {features.shape}")
+    return features
 
 
 def golden_images(out: Path) -> np.ndarray | None:

@@ -32,7 +32,19 @@ _ORIENTATION_TAG = 0x0112
 JPEG_QUALITY = 92
 # Larger pictures are made smaller before they travel: the files prove decoding and resizing, not storage.
 LONGEST_SIDE_PX = 512
-_DAMAGE = (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error)
+_DAMAGE = (
+    OSError,
+    EOFError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    zipfile.BadZipFile,
+    zlib.error,
+    IndexError,
+    OverflowError,
+    RecursionError,
+)
 # What the decoders of two systems may make of one JPEG, in levels of 0..255.
 LARGEST_DECODE_DIFFERENCE = 2
 

@@ -170,3 +170,11 @@ def allowed_disagreements(images: int, least_agreement: float) -> int:
         if tail >= CHANCE:
             return count
     return 0
+
+
+def relative_error(expected: np.ndarray, answer: np.ndarray) -> float:
+    """Return the root mean square of the difference over that of the expected values; infinity for NaN."""
+    size = float(np.sqrt(np.mean(np.square(expected, dtype=np.float64))))
+    off = float(np.sqrt(np.mean(np.square(expected.astype(np.float64) - answer))))
+    relative = off / size if size else (0.0 if off == 0 else float("inf"))
+    return relative if np.isfinite(relative) else float("inf")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 from exporters.contract import FORMATS, ArtifactName, Card
@@ -39,7 +40,22 @@ def card_fault(folder: Path, name: ArtifactName, promised: Card) -> str:
             return f"its card lists the labels of '{output.name}' otherwise than the Keras model does"
         if dataclasses.replace(card.output(output.name), dtype=output.dtype) != output:
             return f"its card describes the output '{output.name}' otherwise than the Keras model does"
+    if json.loads((folder / "card.json").read_text(encoding="utf-8")) != artifact_card(promised, name).to_json():
+        return "its card describes its input, its types or its versions otherwise than the export does"
     return _labels_fault(folder, promised)
+
+
+def artifact_card(card: Card, name: ArtifactName) -> Card:
+    """Return the card of an artifact: the model's, with the artifact's precision and the dtypes of its file."""
+    row = FORMATS[name.format]
+    integer = name.precision in row.integer_precisions
+    classifies = all(output.task in ("multiclass", "binary", "multilabel") for output in card.outputs)
+    outputs = tuple(
+        dataclasses.replace(output, dtype="uint8" if integer and classifies else "float32") for output in card.outputs
+    )
+    return dataclasses.replace(
+        card, precision=name.precision, input_dtype="uint8" if integer else "float32", outputs=outputs
+    )
 
 
 def _labels_fault(folder: Path, promised: Card) -> str:

@@ -186,6 +186,9 @@ def _differences(expected: np.ndarray, answer: np.ndarray, output: Output, limit
         figures["remark"] = REMARK_OF_EQUALITY
     if classes:
         figures["kl"] = measures.kl_divergence(expected, answer)
+        figures["confidence_shift"] = float(answer.max(-1).mean() - expected.max(-1).mean())
+        if limits.confidence_shift is not None:
+            figures["smallest_passing_limits"] |= {"confidence_shift": abs(figures["confidence_shift"])}
     # The inputs of any other activation than softmax cannot be had back from what float32 or float16 leaves of them.
     if classes and output.activation == "softmax" and limits.log_max_abs is not None:
         figures["log_max_abs"] = measures.log_max_abs(expected, answer)

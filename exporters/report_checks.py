@@ -96,7 +96,9 @@ def summaries(report: Mapping[str, Any]) -> list[Summary]:
 def _summary(artifact: Mapping[str, Any]) -> Summary:
     found = tuple(rows({"artifacts": [artifact]}))
     first, agreed = found[0], sum(row.status == "verified" for row in found)
-    scored = [row for row in found if row.accuracy is not None]
+    # A sample's accuracy is told in its own row; the artifact's is that on all images.
+    most = max((row.images or 0 for row in found), default=0)
+    scored = [row for row in found if row.accuracy is not None and (row.images or 0) == most]
     lowest = max(scored, key=lambda row: row.accuracy_drop or 0, default=first)
     row = dataclasses.replace(
         first,

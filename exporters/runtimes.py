@@ -14,6 +14,7 @@ import numpy as np
 
 from exporters.contract import (
     AUTO,
+    FEATURES_NAME,
     FORMATS,
     Runtime,
     check_runtimes,
@@ -110,15 +111,18 @@ class Answers:
     """What a runtime gave.
 
     `facts` are keys of its entry of report.json; `outputs` name -> float32 (N, ...) on the golden images, `of_files` on
-    the golden files.
+    the golden files; `features` the cut point's output where the artifact has it and the runner gives it, else None.
     """
 
     facts: Mapping[str, Any]
     outputs: Mapping[str, np.ndarray]
     of_files: Mapping[str, np.ndarray]
+    features: np.ndarray | None = None
 
 
-def run_artifact(runtime: Runtime, folder: Path, images: np.ndarray, files: np.ndarray) -> Answers:
+def run_artifact(
+    runtime: Runtime, folder: Path, images: np.ndarray, files: np.ndarray, features_of: np.ndarray | None = None
+) -> Answers:
     """Let an artifact answer in one runtime.
 
     Args:
@@ -127,6 +131,7 @@ def run_artifact(runtime: Runtime, folder: Path, images: np.ndarray, files: np.n
         images: uint8 or float32 (N, height, width, 3), 0..255.
         files: uint8 (M, height, width, 3), the golden files as this runtime's own decoder gave them; slow
             runtimes take the first ones.
+        features_of: uint8 (M, height, width, 3) whose features are wanted too.
 
     Raises:
         NotVerifiedError: the runtime is not there.
@@ -139,10 +144,17 @@ def run_artifact(runtime: Runtime, folder: Path, images: np.ndarray, files: np.n
         outputs = runner.predict(images)
         answers_of_files = runner.predict(of_files) if len(of_files) else {}
         times = runner.time_one(images[0], SAMPLE_REPEATS if runtime.images else LATENCY_REPEATS)
+        features = _features(runner, features_of)
         inference_s = time.perf_counter() - start
     facts |= {
         "images": len(images),
         "latency_ms": {"median": float(np.median(times)), "p95": float(np.quantile(times, 0.95))},
         "inference_s": round(inference_s, 3),
     }
-    return Answers(facts, outputs, answers_of_files)
+    return Answers(facts, outputs, answers_of_files, features)
+
+
+def _features(runner: Any, images: np.ndarray | None) -> np.ndarray | None:
+    if images is None or FEATURES_NAME not in runner.output_names or not hasattr(runner, "features"):
+        return None
+    return runner.features(images)

@@ -43,6 +43,8 @@ _NO_RUNTIME: dict[str, Any] = {
     "inference_s": 0.0,
     "outputs": {},
 }
+# The largest relative error (root mean square) of the cut point's output: another layer's is off by more than 1.
+FEATURES_LIMITS = {"float32": 1e-3, "float16": 1e-2, "dynamic_int8": 0.15, "int8": 0.35}
 VERDICTS = {0: "verified", 1: "failed", 3: "not_verified"}
 
 
@@ -106,7 +108,7 @@ def judge(
     Changed files, and golden files that are decoded or resized otherwise, fail the whole folder.
     """
     statuses = [runtime["status"] for artifact in artifacts for runtime in artifact["runtimes"]]
-    compared = bool(statuses)
+    compared = bool(artifacts) and all(each["runtimes"] for each in artifacts)
     statuses += [artifact["audit"]["status"] for artifact in artifacts if "audit" in artifact]
     statuses += [runtime["files"]["status"] for each in artifacts for runtime in each["runtimes"] if "files" in runtime]
     statuses += [each["status"] for each in image_files]
@@ -157,6 +159,8 @@ def verify_artifact(
     runtimes = (plan or plan_runtimes(LOCAL)).of_format(name.format)
     audited = audit(folder, name, Card.read(folder / "card.json"), golden.fingerprints.get(name.precision))
     run = [_verify_in_runtime(runtime, folder, name, golden, decoded) for runtime in runtimes]
+    if all(runtime.images for runtime in runtimes):
+        run = [_only_a_sample(each) for each in run]
     return entry | {
         "audit": audited,
         "runtimes": [each for each in run if "status" in each],
@@ -186,7 +190,7 @@ def _verify_in_runtime(
     files, pixels = decoded.of(place) if decoded else ((), golden.images[:0])
     try:
         chosen = measures.spread(len(golden.images), runtime.images or len(golden.images))
-        answers = run_artifact(runtime, folder, golden.images[chosen], pixels)
+        answers = run_artifact(runtime, folder, golden.images[chosen], pixels, _features_of(golden))
     except MissingKernelError as fault:
         return {"runtime": f"{runtime} for {folder.name}", "reason": fault.what, "mend": fault.mend}
     except NotVerifiedError as fault:
@@ -196,9 +200,43 @@ def _verify_in_runtime(
     entry |= answers.facts
     limits = golden.limits.get(name.precision)
     judged = judge_answers(golden, _heads(answers.outputs), limits, chosen if runtime.images else None)
+    if answers.features is not None:
+        judged = _with_features(judged, answers.features, golden, name.precision)
     if files and limits is not None:
         entry["files"] = judge_files(files, _heads(answers.of_files), golden.card, limits, golden.reference)
     return entry | judged
+
+
+def _features_of(golden: GoldenSet) -> np.ndarray:
+    count = len(golden.features) if golden.features is not None else min(1, len(golden.images))
+    return golden.images[measures.spread(len(golden.images), count)]
+
+
+def _with_features(judged: dict[str, Any], features: np.ndarray, golden: GoldenSet, precision: str) -> dict[str, Any]:
+    """Judge the cut point's output too, by its relative error; it is promised where the card names a cut."""
+    status, reason, relative = parity.VERIFIED, "", None
+    if golden.features is None:
+        status, reason = parity.NOT_VERIFIED, "the golden set holds no features to compare with"
+    elif features.shape != golden.features.shape:
+        status, reason = parity.FAILED, f"they have the shape {features.shape}, not {golden.features.shape}"
+    else:
+        relative = measures.relative_error(golden.features, features)
+        allowed = FEATURES_LIMITS.get(precision, FEATURES_LIMITS["dynamic_int8"])
+        if not relative <= allowed:
+            status, reason = parity.FAILED, f"they are off by {relative:.2g} of their size, more than {allowed:.2g}"
+    entry = judged | {"features": {"images": len(features), "relative": relative, "status": status, "reason": reason}}
+    if status == parity.VERIFIED:
+        return entry
+    told = "; ".join(each for each in (judged["reason"], f"features: {reason}") if each)
+    return entry | {"status": parity.worst([judged["status"], status]), "check": "features", "reason": told}
+
+
+def _only_a_sample(entry: dict[str, Any]) -> dict[str, Any]:
+    """What a slow runtime answers checks another one; alone it has not judged the accuracy."""
+    if entry.get("status") != parity.VERIFIED:
+        return entry
+    reason = f"only a sample of {entry['images']} images was answered: ask for a runtime that answers all of them too"
+    return entry | {"status": parity.NOT_VERIFIED, "reason": reason}
 
 
 def _heads(outputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

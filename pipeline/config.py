@@ -98,6 +98,7 @@ class LimitsSection(Section):
     accuracy_drop: Share | None = None
     relative_error: Annotated[float, Meta(ge=0)] | None = None
     log_max_abs: Annotated[float, Meta(ge=0)] | None = None
+    confidence_shift: Annotated[float, Meta(ge=0)] | None = None
 
 
 class ParitySection(Section):
@@ -320,4 +321,5 @@ def _fields(limits: Limits) -> dict[str, Any]:
         "accuracy_drop": limits.accuracy_drop,
         "relative_error": limits.relative_error,
         "log_max_abs": limits.log_max_abs,
+        "confidence_shift": limits.confidence_shift,
     }

@@ -250,5 +250,5 @@ def _litert_compute(extractor: keras.Model) -> Compute:
     from exporters.runners.tflite import TfliteRunner
     from exporters.tflite import convert_in_memory
 
-    runner = TfliteRunner(convert_in_memory(extractor)).__enter__()
+    runner = TfliteRunner(convert_in_memory(extractor), batch=1).__enter__()
     return lambda images: next(iter(runner.predict(images).values()))

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from exporters.contract import SCHEMA_VERSION, Card, Limits, parse_formats
-from exporters.errors import InputError
+from exporters.errors import InputError, NotVerifiedError
 from exporters.golden import golden_images, write_manifest
 from exporters.report import write_reports
 from exporters.verification import read_report, verify_folder
@@ -193,7 +193,14 @@ def verify(
     if layers:
         with log.stage("layers", "where the artifacts leave the Keras model"):
             tracing = importlib.import_module("exporters.layers.folder")
-            tracing.trace_folder(out, judged["artifacts"], lambda name: terminal.say(f"layers: {name}"))
+            try:
+                tracing.trace_folder(out, judged["artifacts"], lambda name: terminal.say(f"layers: {name}"))
+            except NotVerifiedError as fault:
+                # What was found out without Keras is not lost for that.
+                judged["notes"].append(f"{fault.what} {fault.mend}.")
+                terminal.say(f"layers: {fault}")
+                if judged["exit_code"] == 0:
+                    judged |= {"verdict": "not_verified", "exit_code": fault.exit_code}
     trained = _report_of_training(out)
     notes = dict.fromkeys([*trained.get("notes", []), *judged["notes"]])
     report = {**trained, **judged, "notes": list(notes)}

@@ -17,8 +17,9 @@ from exporters.contract import Backbone as BackboneRecord
 from exporters.contract import Card, Output, Resize
 from exporters.errors import CutpointError
 from exporters.export import keep_in_cache
-from exporters.golden import GoldenSet, write_golden
+from exporters.golden import FEATURES_IMAGES, GoldenSet, write_golden
 from exporters.golden_files import images_of_files, prepare_files
+from exporters.measures import spread
 from exporters.pixels import load_images
 from exporters.runners.keras import KerasRunner
 from pipeline import bundle
@@ -250,10 +251,21 @@ def _write_reference(
                 f"at most {LARGEST_ASSEMBLY_DIFFERENCE:g}",
                 "clear the cache with `cutpoint cache --clear` and run again; report it if it stays",
             )
-    write_golden(GoldenSet(images, truth, reference, card, limits_of(config)), staged, files, of_files)
+    features = _reference_features(model, card, images)
+    golden = GoldenSet(images, truth, reference, card, limits_of(config), features=features)
+    write_golden(golden, staged, files, of_files)
     calibration = choose(dataset.of_split("train"), config.export.calibration_images, config.seed)
     pixels = load_images([example.path for example in calibration], card.resize)
     np.savez_compressed(staged / bundle.CALIBRATION, images=pixels)
+
+
+def _reference_features(model: keras.Model, card: Card, images: np.ndarray) -> np.ndarray | None:
+    """Return the cut point's output for a few of the golden images, float32 (M, height, width, channels)."""
+    if not card.cut or not len(images):
+        return None
+    extractor = keras.Model(model.inputs, model.get_layer(card.cut[0]).output)
+    chosen = images[spread(len(images), FEATURES_IMAGES)].astype(np.float32)
+    return np.asarray(keras.ops.convert_to_numpy(extractor(chosen, training=False)), np.float32)
 
 
 def _histories(taught: Mapping[str, Taught]) -> dict[str, Any]:

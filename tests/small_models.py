@@ -17,9 +17,10 @@ from PIL import Image
 from exporters.contract import CEILINGS, FORMATS, WHOLE_NUMBERS, ArtifactName, Backbone, Card, Output, Resize
 from exporters.export import export_artifact
 from exporters.fingerprints import write_fingerprints
-from exporters.golden import GoldenSet, write_golden, write_manifest
+from exporters.golden import FEATURES_IMAGES, GoldenSet, write_golden, write_manifest
 from exporters.golden_files import images_of_files, prepare_files
 from exporters.inference import InferenceModels
+from exporters.measures import spread
 from exporters.runners.keras import KerasRunner
 from exporters.saved_model import write_saved_model
 
@@ -182,8 +183,15 @@ def write_golden_of(out: Path, one: Small) -> None:
     files = prepare_files(write_pictures(out / "pictures"), out)
     with KerasRunner(one.model) as runner:
         of_files = runner.predict(images_of_files(files, one.card))
-    write_golden(GoldenSet(one.images, one.truth, one.reference, one.card, CEILINGS), out, files, of_files)
+    golden = GoldenSet(one.images, one.truth, one.reference, one.card, CEILINGS, features=features_of(one))
+    write_golden(golden, out, files, of_files)
     write_manifest(out, one.card, CEILINGS)
+
+
+def features_of(one: Small) -> np.ndarray:
+    """The cut point's output for the images whose features the golden set keeps."""
+    extractor = keras.Model(one.model.inputs, one.model.get_layer(CUT).output)
+    return np.asarray(extractor(one.images[spread(len(one.images), FEATURES_IMAGES)].astype(np.float32)))
 
 
 def write_fingerprints_of(models: InferenceModels, out: Path) -> None:

@@ -161,6 +161,14 @@ def squeeze_and_excite(values: keras.KerasTensor) -> keras.KerasTensor:
     return keras.layers.Multiply()([made, gate])
 
 
+def squeeze_and_excite_by_hand(values: keras.KerasTensor) -> keras.KerasTensor:
+    """As MobileNetV3 does it: `ReLU6(x + 3) / 6`, whose 3 a converter may add to the bias before it."""
+    made = convolution(values, "hard_silu")
+    gate = keras.layers.GlobalAveragePooling2D(keepdims=True)(made)
+    gate = keras.layers.Conv2D(8, 1)(keras.layers.Conv2D(4, 1, activation="relu")(gate))
+    return convolution(keras.layers.Multiply()([made, keras.layers.ReLU(6.0)(gate + 3.0) * (1 / 6)]))
+
+
 def shared(values: keras.KerasTensor) -> keras.KerasTensor:
     layer = keras.layers.Conv2D(8, 3, padding="same", activation="relu")
     return layer(layer(keras.layers.Conv2D(8, 1)(values)))
@@ -181,6 +189,7 @@ GOOD = {
     "residual": residual,
     "branches": branches,
     "squeeze and excite": squeeze_and_excite,
+    "squeeze and excite by hand": squeeze_and_excite_by_hand,
     "shared layer": shared,
     "normalised before": normalised_before,
     "separable": lambda values: keras.layers.SeparableConv2D(8, 3, padding="same", activation="relu")(values),
@@ -211,3 +220,4 @@ def test_good_models_of_many_kinds_are_not_rejected(kind: str, tmp_path: Path) -
         folder = export_artifact(name, models.saved_model(precision), card, tmp_path / "out", one.calibration_images)
         found = audit(folder, name, Card.read(folder / "card.json"), models.weight_set(precision))
         assert (found["status"], found["reason"]) == ("verified", ""), (str(name), found["reason"])
+        assert found["constants"]["layers"] >= 2, "the two heads at least are compared"

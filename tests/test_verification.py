@@ -89,10 +89,14 @@ def test_an_entry_holds_what_interfaces_names(report: dict, whole: Path) -> None
         assert entry["gzip_bytes"] == sum(len(gzip.compress(path.read_bytes(), 6, mtime=0)) for path in files)
         assert entry["sha256"] == {path.name: sha256_of(path) for path in files}
         for runtime, row in zip(entry["runtimes"], FORMATS[entry["format"]].runtimes, strict=False):
-            assert set(runtime) == {
+            with_features = {"features"} if entry["format"] == "tfjs" else set()
+            assert set(runtime) == with_features | {
                 *("runner", "version", "backend", "where", "images", "of_images", "latency_ms", "inference_s"),
                 *("status", "reason", "outputs", "files"),
             }
+            if with_features:
+                assert runtime["features"]["status"] == "verified" and runtime["features"]["images"] == 4
+                assert 0 < runtime["features"]["relative"] < 0.1
             assert runtime["of_images"] == small_models.GOLDEN_IMAGES
             assert runtime["images"] == (row.images or small_models.GOLDEN_IMAGES)
             assert 0 < runtime["latency_ms"]["median"] <= runtime["latency_ms"]["p95"]

@@ -17,6 +17,7 @@ from exporters.contract import FORMATS, ArtifactName, Card
 from exporters.errors import ParityError
 from exporters.fingerprints import WeightSet
 
+NONE_COMPARED = "no layer of the artifact could be compared with one of the Keras model"
 NO_FINGERPRINTS = "the golden set holds no weights for this precision: what is stored was not compared"
 
 
@@ -43,8 +44,13 @@ def audit(folder: Path, name: ArtifactName, card: Card | None, expected: WeightS
     if not faults:
         # Of an artifact made elsewhere nobody wrote down what it must hold; of ours somebody should have.
         missing = card is not None and expected is None
-        status = parity.NOT_VERIFIED if missing else parity.VERIFIED
-        reason = NO_FINGERPRINTS if missing else ""
+        none = (
+            card is not None
+            and contents.layers
+            and not any(not pair.expected.touched for pair, each in subject.pairs if each)
+        )
+        status = parity.NOT_VERIFIED if missing or none else parity.VERIFIED
+        reason = NO_FINGERPRINTS if missing else NONE_COMPARED if none else ""
     return {
         "status": status,
         "reason": reason,
@@ -88,23 +94,23 @@ def _compared(pair: Pair, expected: WeightSet) -> tuple[Pair, Difference]:
 
 
 def _tally(subject: Subject) -> dict[str, Any]:
-    compared = [(pair, difference) for pair, difference in subject.pairs if difference is not None]
-    closed = subject.expected is not None and subject.expected.closed
+    # What is not judged is not told as compared.
+    compared = [(pair, each) for pair, each in subject.pairs if each is not None and not pair.expected.touched]
+    told = {id(pair.layer) for pair, _ in compared}
+    rest = [each for each in subject.contents.layers if id(each) not in told]
+    uncompared = sum(each.kernel.values.size + (each.bias.values.size if each.bias else 0) for each in rest)
+    if subject.expected is None or not subject.expected.closed:
+        uncompared += sum(int(each.values.size) for each in subject.contents.constants)
     worst = max(compared, key=lambda each: each[1].excess, default=None)
     steps = [difference.steps for _, difference in compared if difference.steps is not None]
     relative = [difference.relative for _, difference in compared if difference.relative is not None]
-    if subject.expected is not None and not subject.expected.complete:
-        # What is not judged is not told as compared.
-        values = sum(subject.contents.weights.values())
-        none = {"largest_steps": None, "largest_relative": None, "worst": None}
-        return {"layers": 0, "compared": 0, **none, "uncompared": values}
     return {
         "layers": len(compared),
         "compared": sum(difference.compared for _, difference in compared),
         "largest_steps": max(steps, default=None),
         "largest_relative": max(relative, default=None),
         "worst": worst[0].expected.name if worst else None,
-        "uncompared": 0 if closed else sum(int(each.values.size) for each in subject.contents.constants),
+        "uncompared": uncompared,
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -56,6 +57,7 @@ class Layer:
     `kernel.values` has Keras's layout: conv (height, width, in, out), depthwise (height, width, channels, multiplier),
     dense (in, out). `bias.values` is (out,); None where there is none. `activation` is `linear`, `relu`, `relu6` or what
     the format calls another one, in lower case, whether it is fused into the operator or the one operator that follows.
+    `input_quantisation` is that of the tensor that it takes, None where that holds floats.
     `output` is the name of the tensor (in TF.js: of the node) that holds what comes out behind bias and activation;
     `output_quantisation` is that tensor's, None where it holds floats. `name` is the operator's own, for messages.
     """
@@ -67,6 +69,7 @@ class Layer:
     activation: str
     output: str
     output_quantisation: Quantisation | None = None
+    input_quantisation: Quantisation | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,3 +93,4 @@ class Contents:
     activations: Mapping[str, int]
     layers: tuple[Layer, ...]
     constants: tuple[Constant, ...]
+    card: Mapping[str, Any] | None = None

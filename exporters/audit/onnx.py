@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import onnx
@@ -9,7 +10,7 @@ import onnx
 from exporters.audit.contents import Contents, Port
 from exporters.audit.onnx_dtypes import computed_dtypes, schema_of
 from exporters.audit.onnx_graph import STANDARD, Graph, attributes, dtype_name, nested, refuse_outside, resolve
-from exporters.audit.onnx_layers import find_layers
+from exporters.audit.onnx_layers import find_layers, quantisation_behind
 from exporters.audit.reading import refusal, refusing, tally
 
 MODEL_FILE = "model.onnx"
@@ -47,7 +48,11 @@ def read(folder: Path) -> Contents:
             custom_operators=tuple(sorted({_name(each) for each in nodes if schema_of(each, opset) is None})),
             random_operators=tuple(sorted({_name(each) for each in nodes if _is_random(each, opset, graph)})),
             opset=opset,
-            inputs=tuple(_port(each) for each in model.graph.input if each.name not in given),
+            inputs=tuple(
+                dataclasses.replace(_port(each), quantisation=quantisation_behind(graph, each.name))
+                for each in model.graph.input
+                if each.name not in given
+            ),
             outputs=tuple(_port(each) for each in model.graph.output),
             weights=tally((each.dtype, each.values.size) for each in stored.values() if each.values.size > 1),
             activations=tally((dtype, 1) for dtype in computed_dtypes(graph, _given(model.graph), opset)),

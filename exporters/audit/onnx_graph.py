@@ -99,15 +99,38 @@ def resolve(graph: onnx.GraphProto) -> Graph:
         if node.domain in STANDARD:
             _resolve_node(node, found)
     producers = {name: node for node in nodes for name in node.output if name}
+    for node in nodes:
+        before = producers.get(node.input[0]) if node.op_type == "DequantizeLinear" else None
+        if before is not None and before.op_type == "QuantizeLinear" and not _same_parameters(before, node, found):
+            raise refusal(f"{before.input[0]} is dequantised otherwise than it was quantised")
     consumers: dict[str, list[onnx.NodeProto]] = {}
     for node in nodes:
         for name in node.input:
             consumers.setdefault(name, []).append(node)
+    for node in nodes:
+        before = producers.get(node.input[0]) if node.op_type in _MOVING else None
+        if before is None or before.op_type != "DequantizeLinear":
+            continue
+        for after in consumers.get(node.output[0], []):
+            if after.op_type == "QuantizeLinear" and not _same_parameters(before, after, found):
+                raise refusal(f"{node.output[0]} is only moved, and comes out in other steps than it went in")
     outputs = frozenset(each.name for each in graph.output)
     parameters = frozenset(found.parameters)
     return Graph(
         nodes, outputs, producers, consumers, found.reals, found.origins, found.whole, found.dtypes, parameters
     )
+
+
+# Operators that change no value.
+_MOVING = frozenset({"Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity"})
+
+
+def _same_parameters(one: onnx.NodeProto, other: onnx.NodeProto, found: _Constants) -> bool:
+    pairs = (quantisation_of(each, found.reals, found.whole) for each in (one, other))
+    first, second = pairs
+    if first is None or second is None:
+        return first is second
+    return np.array_equal(first.scale, second.scale) and np.array_equal(first.zero_point, second.zero_point)
 
 
 def _ordered(graph: onnx.GraphProto) -> tuple[onnx.NodeProto, ...]:

@@ -81,7 +81,23 @@ def _layer(graph: Graph, node: onnx.NodeProto, kernel: Constant) -> tuple[Layer 
             bias, name, output = added
             names.append(name)
     activation, output = _activation(graph, output)
-    return Layer(node.name, kind, kernel, bias, activation, output, _behind(graph, output)), names
+    behind, before = quantisation_behind(graph, output), quantisation_before(graph, node.input[0])
+    return Layer(node.name, kind, kernel, bias, activation, output, behind, before), names
+
+
+def quantisation_before(graph: Graph, name: str) -> Quantisation | None:
+    """Return the quantisation of what a layer takes; None where it takes floats."""
+    producer = graph.producers.get(name)
+    if producer is None or producer.op_type != DEQUANTISE:
+        return None
+    return _with_dtype(graph, producer)
+
+
+def _with_dtype(graph: Graph, node: onnx.NodeProto) -> Quantisation | None:
+    quantisation = quantisation_of(node, graph.reals, graph.whole)
+    if quantisation is None:
+        return None
+    return dataclasses.replace(quantisation, dtype=graph.dtypes[node.input[2]] if len(node.input) > 2 else "uint8")
 
 
 def _convolution(kernel: Constant, groups: int) -> tuple[str, Constant]:
@@ -150,13 +166,9 @@ def _activation(graph: Graph, output: str) -> tuple[str, str]:
     return RELU6 if low == 0 and high is not None and abs(high - 6) <= _NEAR else "clip", node.output[0]
 
 
-def _behind(graph: Graph, output: str) -> Quantisation | None:
+def quantisation_behind(graph: Graph, output: str) -> Quantisation | None:
     """Return the quantisation of a layer's output; None where something takes it as floats."""
     following = graph.consumers.get(output, [])
     if output in graph.outputs or not following or any(each.op_type != QUANTISE for each in following):
         return None
-    node = following[0]
-    quantisation = quantisation_of(node, graph.reals, graph.whole)
-    if quantisation is None:
-        return None
-    return dataclasses.replace(quantisation, dtype=graph.dtypes[node.input[2]] if len(node.input) > 2 else "uint8")
+    return _with_dtype(graph, following[0])

@@ -69,6 +69,7 @@ def read(folder: Path) -> Contents:
             activations=tally((each.dtype(), 1) for each in computed if each.name not in graph.reals),
             layers=tuple(layers),
             constants=tuple(each for name, each in stored.items() if name not in used),
+            card=graph.card,
         )
 
 

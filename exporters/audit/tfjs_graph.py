@@ -82,6 +82,7 @@ class Graph:
     parameters: frozenset[str]
     inputs: Mapping[str, Any]
     outputs: Mapping[str, Any]
+    card: Mapping[str, Any] | None = None
 
 
 def dtype_name(name: str) -> str:
@@ -118,7 +119,17 @@ def load(folder: Path) -> Graph:
         outputs = dict(zip(keys, outputs.values(), strict=True))
     if not nodes or not outputs:
         raise refusal("it computes nothing")
-    return Graph(nodes, tuple(inner), reals, origins, stored, parameters, signature["inputs"], outputs)
+    return Graph(
+        nodes,
+        tuple(inner),
+        reals,
+        origins,
+        stored,
+        parameters,
+        signature["inputs"],
+        outputs,
+        (model.get("userDefinedMetadata") or {}).get("card"),
+    )
 
 
 def _node(found: Mapping[str, Any], kind: str = "op") -> Node:

@@ -145,6 +145,7 @@ def _layers(graph: Graph, constants: Mapping[int, Constant]) -> tuple[list[Layer
                 activation=activation,
                 output=graph.tensors[output].name,
                 output_quantisation=graph.tensors[output].quantisation,
+                input_quantisation=stored[0].quantisation,
             )
         )
         used |= {kernel_index, bias_index}

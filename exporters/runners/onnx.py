@@ -9,6 +9,7 @@ from types import TracebackType
 import numpy as np
 import onnxruntime
 
+from exporters.contract import FEATURES_NAME
 from exporters.errors import ParityError
 
 MODEL_FILE = "model.onnx"
@@ -83,6 +84,10 @@ class OnnxRunner:
         filled = np.concatenate([images, np.repeat(images[-1:], missing, axis=0)]) if missing else images
         parts = [self._invoke(filled[start : start + size]) for start in range(0, len(filled), size)]
         return {name: np.concatenate([part[name] for part in parts])[: len(images)] for name in self.output_names}
+
+    def features(self, images: np.ndarray) -> np.ndarray:
+        """Return the cut point's output to raw pixels, float32 (N, ...), of an artifact that has it."""
+        return self.predict(images)[FEATURES_NAME]
 
     def time_one(self, image: np.ndarray, repeats: int) -> list[float]:
         """Return the latency of one image (height, width, 3) in ms, `repeats` times, after a warm-up."""

@@ -156,6 +156,10 @@ class TfjsRunner:
         """
         return self._in_batches(self._checked(images), {"command": "nodes", "nodes": list(nodes)})
 
+    def features(self, images: np.ndarray) -> np.ndarray:
+        """Return the cut point's output to raw pixels, float32 (N, ...), of an artifact that has it."""
+        return self.predict(images, outputs=[FEATURES_NAME])[FEATURES_NAME]
+
     def time_one(self, image: np.ndarray, repeats: int) -> list[float]:
         """Measure single answers, heads only, inside Node and after warming up.
 

@@ -11,10 +11,12 @@ from types import TracebackType
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
+from exporters.contract import FEATURES_NAME
 from exporters.errors import MissingKernelError, ParityError
 
 MODEL_FILE = "model.tflite"
 SIGNATURE = "serving_default"
+BATCH = 16
 NO_KERNEL = "Didn't find op for builtin opcode"
 _RESOLVERS = {"xnnpack": OpResolverType.AUTO, "reference": OpResolverType.BUILTIN_REF}
 
@@ -26,14 +28,18 @@ class TfliteRunner:
         model: the artifact's folder, which holds `model.tflite`; or the model's bytes.
         backend: `xnnpack`, or `reference` for the reference kernels (exact, and many times slower).
         threads: how many threads XNNPACK may use; None: one for each core.
+        batch: how many images it is given at once, where its batch is open: what looks past its own image is found out.
     """
 
     name = "litert"
 
-    def __init__(self, model: Path | bytes, *, backend: str = "xnnpack", threads: int | None = None) -> None:
+    def __init__(
+        self, model: Path | bytes, *, backend: str = "xnnpack", threads: int | None = None, batch: int = BATCH
+    ) -> None:
         self.backend = backend
         self.version = importlib.metadata.version("ai-edge-litert")
         self._model = model
+        self._batch = batch
         self._threads = threads or os.cpu_count() or 1
 
     def __enter__(self) -> TfliteRunner:
@@ -86,11 +92,16 @@ class TfliteRunner:
             output name -> float32 (N, ...), dequantised where the artifact answers in integers.
         """
         rows: dict[str, list[np.ndarray]] = {name: [] for name in self.output_names}
-        for image in images:
-            answers = self._invoke(image[None])
+        size = self._batch if self._input["shape_signature"][0] == -1 else 1
+        for start in range(0, len(images), size):
+            answers = self._invoke(images[start : start + size])
             for name in self.output_names:
                 rows[name].append(_dequantise(answers[name], self._outputs[name]))
         return {name: np.concatenate(parts) if parts else np.empty((0,), np.float32) for name, parts in rows.items()}
+
+    def features(self, images: np.ndarray) -> np.ndarray:
+        """Return the cut point's output to raw pixels, float32 (N, ...), of an artifact that has it."""
+        return self.predict(images)[FEATURES_NAME]
 
     def time_one(self, image: np.ndarray, repeats: int) -> list[float]:
         """Return the latency of one image (height, width, 3) in ms, `repeats` times, after a warm-up."""
