@@ -155,6 +155,7 @@ def read_golden(out: Path, manifest: Mapping) -> GoldenSet:
         for name, values in (*reference.items(), *truth.items()):
             if len(values) != len(images):
                 raise ValueError(f"it holds {len(images)} images, and {len(values)} answers or labels of '{name}'")
+        _check_arrays(reference, truth, Card.from_json(manifest["card"]))
         limits = {precision: _limits_from_json(each) for precision, each in manifest["limits"].items()}
         card = Card.from_json(manifest["card"])
         if images.dtype != np.uint8 or images.shape[1:] != (card.resize.height, card.resize.width, 3):
@@ -168,6 +169,19 @@ def read_golden(out: Path, manifest: Mapping) -> GoldenSet:
             "export the model again",
         ) from fault
     return GoldenSet(images, truth, reference, card, limits, fingerprints, features)
+
+
+def _check_arrays(reference: Mapping[str, np.ndarray], truth: Mapping[str, np.ndarray], card: Card) -> None:
+    """Raise ValueError for answers that are no floats, and for labels that are no indices of a head's classes."""
+    for name, values in reference.items():
+        if values.dtype != np.float32:
+            raise ValueError(f"the answers of '{name}' are {values.dtype}")
+    classes = {output.name: output.shape[-1] for output in card.outputs if output.shape}
+    for name, values in truth.items():
+        if values.ndim != 1 or not np.issubdtype(values.dtype, np.integer):
+            raise ValueError(f"the labels of '{name}' are {values.dtype} {values.shape}")
+        if len(values) and not 0 <= int(values.min()) <= int(values.max()) < classes.get(name, 0):
+            raise ValueError(f"the labels of '{name}' are not indices of its classes")
 
 
 def _read_features(path: Path, images: int) -> np.ndarray | None:
@@ -191,8 +205,12 @@ def golden_images(out: Path) -> np.ndarray | None:
 
 def _limits_from_json(data: Mapping[str, float | None]) -> Limits:
     # JSON as Python reads it has NaN, and nothing is greater than that: no difference would ever be over such a limit.
-    if not all(value is None or math.isfinite(value) for value in data.values()):
-        raise ValueError("a limit that is no finite number")
+    # An int may be too large for a float, and True is a 1 that nobody meant.
+    numbers = [value for value in data.values() if value is not None]
+    if any(isinstance(value, bool) or not math.isfinite(value) or value < 0 for value in numbers):
+        raise ValueError("a limit that is no finite number of 0 or more")
+    if data.get("agreement") is None or data.get("relative_error") is None:
+        raise ValueError("no limit for the agreement or for the relative error")
     return Limits(**data)
 
 

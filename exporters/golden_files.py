@@ -133,7 +133,13 @@ def read_files(out: Path) -> list[GoldenFile]:
     """Return the golden files of a result folder; raises OSError, ValueError, KeyError or TypeError where they are damaged."""
     folder = out / "golden" / FILES
     listed = json.loads((folder / EXPECTED).read_text(encoding="utf-8"))["files"]
-    return [GoldenFile(folder / each["file"], each["pixels_sha256"], dict(each["outputs"])) for each in listed]
+    found = []
+    for each in listed:
+        outputs = {name: np.asarray(values, np.float64) for name, values in each["outputs"].items()}
+        if not all(values.ndim and np.isfinite(values).all() for values in outputs.values()):
+            raise ValueError(f"the answers to {each['file']} are no numbers")
+        found.append(GoldenFile(folder / each["file"], each["pixels_sha256"], outputs))
+    return found
 
 
 def check_pixels(out: Path, card: Card) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import dataclasses
 import json
 from pathlib import Path
 
-from exporters.contract import FORMATS, ArtifactName, Card
+from exporters.contract import CEILINGS, FORMATS, ArtifactName, Card
 from exporters.errors import InputError
 
 
@@ -19,7 +19,14 @@ def parse_artifact_name(folder_name: str) -> ArtifactName:
             f"a name that begins with one of {', '.join(FORMATS)}",
             "take the folder out of artifacts/, or export again",
         )
-    return ArtifactName(format_name, rest.split("-")[0])
+    precision = rest.split("-")[0]
+    if precision not in CEILINGS:
+        raise InputError(
+            f"The artifact folder '{folder_name}' is of no known precision.",
+            f"{format_name}- and one of {', '.join(CEILINGS)}",
+            "take the folder out of artifacts/, or export again",
+        )
+    return ArtifactName(format_name, precision)
 
 
 def card_fault(folder: Path, name: ArtifactName, promised: Card) -> str:
