@@ -16,7 +16,8 @@ import platformdirs
 
 from exporters.contract import FORMATS, Card
 from exporters.errors import InputError
-from exporters.golden import ARTIFACTS, GOLDEN, MANIFEST, read_manifest
+from exporters.fingerprints import LAYERS, WEIGHTS
+from exporters.golden import ARTIFACTS, FEATURES, GOLDEN, MANIFEST, read_manifest
 
 MARK = ".cutpoint"
 MODEL = "model.keras"
@@ -24,6 +25,7 @@ CARD = "card.json"
 LOG = "log.txt"
 STATE = "run.json"
 CALIBRATION = "calibration.npz"
+_GOLDEN_FILES = frozenset({MANIFEST, FEATURES, WEIGHTS, LAYERS, "images.npz", "reference.npz"})
 # What a run makes; anything else in the folder is somebody else's.
 ENTRIES = frozenset(
     {MARK, MODEL, CARD, LOG, "report.json", "report.md", "report.html", "report.xml", "artifacts", "golden"}
@@ -97,7 +99,7 @@ def _foreign_inside(out: Path) -> list[str]:
 def _may_be_ours(name: str) -> bool:
     top, _, rest = name.partition("/")
     if top == GOLDEN:
-        return rest in (MANIFEST, "images.npz", "reference.npz") or rest.startswith("files/")
+        return rest in _GOLDEN_FILES or rest.startswith("files/")
     folder, inside, _ = rest.partition("/")
     return bool(inside) and (folder.startswith(".") or folder.partition("-")[0] in FORMATS)
 

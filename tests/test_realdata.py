@@ -60,8 +60,10 @@ def test_accuracy(run: tuple[Outcome, dict[str, Any]]) -> None:
 
 @pytest.mark.parametrize("name", FLOAT)
 def test_float_artifacts_are_verified(run: tuple[Outcome, dict[str, Any]], name: str) -> None:
-    (runtime,) = next(each for each in run[1]["artifacts"] if each["name"] == name)["runtimes"]
-    assert runtime["status"] == "verified", runtime["reason"]
+    artifact = next(each for each in run[1]["artifacts"] if each["name"] == name)
+    assert artifact["audit"]["status"] == "verified", artifact["audit"]["reason"]
+    assert all(each["status"] == "verified" for each in artifact["runtimes"]), artifact["runtimes"]
+    runtime = artifact["runtimes"][0]
     assert runtime["images"] == 200
     precision = name.partition("-")[2]
     figures = runtime["outputs"]["label"]
@@ -71,7 +73,9 @@ def test_float_artifacts_are_verified(run: tuple[Outcome, dict[str, Any]], name:
 
 def test_int8_is_reported_as_it_is(run: tuple[Outcome, dict[str, Any]]) -> None:
     outcome, report = run
-    (runtime,) = next(each for each in report["artifacts"] if each["name"] == "tflite-int8")["runtimes"]
+    artifact = next(each for each in report["artifacts"] if each["name"] == "tflite-int8")
+    assert artifact["audit"]["status"] == "verified", artifact["audit"]["reason"]
+    runtime = artifact["runtimes"][0]
     figures = runtime["outputs"]["label"]
     assert runtime["status"] in ("verified", "failed", "not_enough_images")
     if figures["agreement"] < 0.95:

@@ -439,6 +439,7 @@ def test_ctrl_c_leaves_nothing_half_made_and_the_next_run_goes_on(
     assert cutpoint("verify", out).exit_code == 2
 
     outcome = cutpoint(*arguments(data, out, formats, seed=2))
+    assert outcome.exit_code in (0, 1, 3), outcome.stderr
     report = report_of(out)
     assert outcome.exit_code == report["exit_code"]
     assert stages_of(report)["features"]
