@@ -440,3 +440,11 @@ def test_golden_files_that_resize_otherwise_here_fail_the_folder(
     report = verify_folder(out)
     assert (report["verdict"], report["exit_code"]) == ("failed", 1)
     assert any("other pixels" in note for note in report["notes"])
+
+
+def test_a_model_trained_with_other_versions_is_verified(whole: Path, tmp_path: Path) -> None:
+    out = with_only(whole, tmp_path, "onnx-float32")
+    card = dataclasses.replace(small_models.CARD, versions={"keras": "3.0.0"})
+    card.write(out / "card.json")
+    write_manifest(out, card, CEILINGS)
+    assert verify_folder(out)["exit_code"] == 0
