@@ -71,6 +71,7 @@ def verify_folder(
     plan = plan_runtimes(runtimes)
     folders = sorted({Path(name).parts[1] for name in manifest["files"] if name.startswith(f"{ARTIFACTS}/")})
     formats = {parse_artifact_name(name).format for name in folders}
+    concerned = {str(runtime) for each in formats for runtime in FORMATS[each].runtimes}
     browser = any(runtime.browser for each in formats for runtime in plan.of_format(each))
     # The manifest says itself which limits hold: whoever loosened them, the report says so.
     notes = loosened_notes(golden.limits, CEILINGS)
@@ -90,7 +91,7 @@ def verify_folder(
         "pixels": pixels,
         "image_files": list(decoded.entries),
         "artifacts": artifacts,
-        "not_run": [dict(each) for each in plan.not_run]
+        "not_run": [dict(each) for each in plan.not_run if each["runtime"] in concerned]
         + [each for one in artifacts for each in one.pop("not_run", [])],
         "notes": notes,
         **verdict,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ def published_files(out: Path) -> dict[str, Path | bytes]:
     pictures = [path for path in sorted(folder.glob("*")) if path.suffix in LOSSLESS and not path.is_symlink()]
     names = {path.name for path in pictures}
     files: dict[str, Path | bytes] = {f"{GOLDEN}/{FILES}/{path.name}": path for path in pictures}
-    expected = _json(folder / EXPECTED)
+    expected = read_object(folder / EXPECTED)
     expected["files"] = [each for each in expected.get("files", []) if each.get("file") in names]
     files[f"{GOLDEN}/{FILES}/{EXPECTED}"] = (json.dumps(expected, ensure_ascii=False, indent=1) + "\n").encode()
     if publish == "all":
@@ -51,9 +50,10 @@ def _publish_of(out: Path) -> str:
     return found if found in ("samples", "all") else "none"
 
 
-def _json(path: Path) -> dict[str, Any]:
+def read_object(path: Path) -> dict[str, Any]:
+    """Return the object that a JSON file holds; an empty one where there is no such file, or it holds something else."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return value if isinstance(value, Mapping) else {}
+    return value if isinstance(value, dict) else {}

@@ -23,7 +23,7 @@ from starlette.routing import Route
 import exporters
 from exporters.contract import FORMATS, ArtifactName
 from exporters.errors import InputError
-from pipeline.publishing import published_files
+from pipeline.publishing import published_files, read_object
 
 PAGE = Path(exporters.__file__).parent / "javascript"
 MODEL_FILE = FORMATS["tfjs"].file
@@ -72,7 +72,7 @@ def models(out: Path) -> list[dict[str, Any]]:
     order = [str(ArtifactName(name, precision)) for name, row in FORMATS.items() for precision in row.precisions]
     listed = []
     for folder in _folders(out / "artifacts"):
-        model, card = _json(folder / MODEL_FILE), _json(folder / "card.json")
+        model, card = read_object(folder / MODEL_FILE), read_object(folder / "card.json")
         if model.get("format") == "graph-model" and card:
             size_bytes = sum(path.stat().st_size for path in _files(folder))
             url = f"artifacts/{folder.name}/{MODEL_FILE}"
@@ -185,7 +185,7 @@ def write_site(out: Path, folder: Path) -> list[str]:
         InputError: nothing to publish, `folder` holds what no earlier call wrote, or it cannot be written.
     """
     files, listing = site_files(out), models(out)
-    recorded = set(_json(folder / SITE_RECORD).get("files", []))
+    recorded = set(read_object(folder / SITE_RECORD).get("files", []))
     try:
         there = [path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()]
         found = {path.relative_to(folder).as_posix() for path in there}
@@ -231,11 +231,3 @@ def _folders(parent: Path) -> list[Path]:
 def _files(folder: Path) -> list[Path]:
     paths = [path for path in sorted(folder.glob("*")) if path.suffix in MEDIA_TYPES]
     return [path for path in paths if path.is_file() and not path.is_symlink()]
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}
