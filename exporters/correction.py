@@ -21,6 +21,8 @@ from collections.abc import Callable
 import keras
 import numpy as np
 
+from exporters.cloning import clone
+
 REPEATS = 4
 IMAGES = 96
 # Rows of a layer's input that its least squares look at: more change nothing, fewer lose precision.
@@ -100,8 +102,7 @@ def correct(folded: keras.Model, precision: str, images: np.ndarray) -> keras.Mo
     Returns:
         A new model with the same layers.
     """
-    rounded = keras.models.clone_model(folded)
-    rounded.set_weights(folded.get_weights())
+    rounded = clone(folded)
     batch = keras.ops.convert_to_tensor(images[:IMAGES].astype(np.float32))
     values = {_key(folded.inputs[0]): (batch, batch)}
     followers = _followers(folded)

@@ -11,6 +11,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from exporters.cloning import set_weights
+
 FOLDABLE = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense)
 _INERT = (keras.layers.Dropout, keras.layers.SpatialDropout2D, keras.layers.GaussianNoise, keras.layers.GaussianDropout)
 
@@ -55,7 +57,7 @@ def fold(model: keras.Model) -> Folded:
     kept = {layer.name for layer in folded.layers}
     for layer in model.layers:
         if layer.name in kept and layer.name not in producers and layer.weights:
-            folded.get_layer(layer.name).set_weights(layer.get_weights())
+            set_weights(folded.get_layer(layer.name), layer.get_weights())
     for normalization, producer in pairs.items():
         values = folded_weights(model.get_layer(producer), model.get_layer(normalization))
         folded.get_layer(producer).set_weights(values)

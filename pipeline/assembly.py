@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from exporters.cloning import clone
 from exporters.contract import INPUT_NAME
 from exporters.errors import CutpointError, InputError
 from pipeline.scaling import scale_pixels
@@ -56,8 +57,7 @@ def assemble(truncated: keras.Model, pixel_scaling: str, heads: Mapping[str, tup
     }
     shared = keras.Model(image, outputs, name=MODEL_NAME)
     # The layers of `shared` stand in the backbone's graph too; a clone has layers, and a file, of its own.
-    model = keras.models.clone_model(shared)
-    model.set_weights(shared.get_weights())
+    model = clone(shared)
     model.trainable = False
     _check_frozen(model, truncated)
     return model

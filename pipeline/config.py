@@ -157,7 +157,16 @@ def read_config(
         if not found or not key.strip():
             raise InputError(f"'--set {setting}' names no value.", "KEY=VALUE", "for example --set training.epochs=20")
         _put(raw, key.strip(), _parse_value(value.strip()))
-    return _check(_convert(raw, path))
+    return _check(_with_table_name(_convert(raw, path)))
+
+
+def _with_table_name(config: Config) -> Config:
+    """Write the backbone's name as its table does: `ResNet50V2` is `resnet50_v2` everywhere from here on."""
+    from pipeline.backbones import table_name
+
+    section = config.backbone
+    found = table_name(section.name) or section.name
+    return msgspec.structs.replace(config, backbone=msgspec.structs.replace(section, name=found))
 
 
 def _put_head(raw: dict[str, Any], kind: str | None) -> None:

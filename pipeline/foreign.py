@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from exporters.cloning import clone
 from exporters.contract import INPUT_NAME, Card, Output, Resize
 from exporters.contract import Backbone as BackboneRecord
 from exporters.errors import InputError, nearest
@@ -134,9 +135,7 @@ def wrap(model: keras.Model, pixel_scaling: str, how: Resize) -> keras.Model:
         except ValueError:
             # Two models inside have layers of the same name: they stay models inside.
             continue
-        wrapped = keras.models.clone_model(shared)
-        wrapped.set_weights(shared.get_weights())
-        return wrapped
+        return clone(shared)
     raise InputError(
         f"The model '{model.name}' cannot be called on pictures of {how.width} x {how.height} px.",
         "a model that takes (N, height, width, 3)",

@@ -10,19 +10,28 @@ import warnings
 import keras
 import numpy as np
 
+from exporters.cloning import set_weights
 from exporters.contract import Resize
 from exporters.errors import InputError
-from pipeline.backbones import backbone_row, check_backbone, weights_path
+from pipeline.backbones import BackboneRow, backbone_row, check_backbone, weights_path
+from pipeline.backbones.stock import settle_names, to_stock_layers
 from pipeline.config import BackboneSection
 
 
 @dataclasses.dataclass(frozen=True)
 class LoadedBackbone:
-    """A frozen backbone; `pixel_scaling` brings raw pixels to what it takes; `weights_sha256` names its weights."""
+    """A frozen backbone: flat, of stock layers, each with a name of its own.
+
+    `pixel_scaling` brings raw pixels to what it takes; `weights_sha256` names its weights; `name` is the table's or the
+    file's; `usual_cut` is the layer that is cut at where none is named, one of `usual_cuts`.
+    """
 
     model: keras.Model
     pixel_scaling: str
     weights_sha256: str
+    name: str
+    usual_cut: str
+    usual_cuts: tuple[str, ...]
 
 
 def load_backbone(section: BackboneSection, how: Resize) -> LoadedBackbone:
@@ -31,32 +40,50 @@ def load_backbone(section: BackboneSection, how: Resize) -> LoadedBackbone:
     Raises:
         InputError: an unknown name or scaling, weights that are not there, do not fit or cannot be fetched.
     """
-    scaling = backbone_row(section.name).pixel_scaling if section.pixel_scaling == "auto" else section.pixel_scaling
+    row = backbone_row(section.name)
     check_backbone(section, how)
-    model = _build(section, how)
+    model = _build(section, row, how)
+    settle_names(model)
+    model = to_stock_layers(model)
     model.trainable = False
-    return LoadedBackbone(model, scaling, digest_of_weights(model))
+    scaling = row.pixel_scaling if section.pixel_scaling == "auto" else section.pixel_scaling
+    return LoadedBackbone(model, scaling, digest_of_weights(model), section.name, row.usual_cut, row.usual_cuts)
 
 
-def _build(section: BackboneSection, how: Resize) -> keras.Model:
-    module, _, attribute = backbone_row(section.name).builder.partition(":")
+def build_application(row: BackboneRow, alpha: float, weights: str | None, height: int, width: int) -> keras.Model:
+    """Build a row's network with the function of keras.applications that it names, without its top.
+
+    Args:
+        row: of the table.
+        alpha: the width multiplier, above 0, where the row has one.
+        weights: `imagenet` (Keras's own download and cache) or None.
+        height, width: of the input in px.
+
+    Returns:
+        A model from pixels (N, height, width, 3), scaled as the row says, to its last feature map.
+    """
+    module, _, attribute = row.builder.partition(":")
     build = getattr(importlib.import_module(module), attribute)
-    if section.weights == "imagenet":
-        return _build_with_imagenet(build, section, how)
+    options = {"alpha": alpha} if row.alphas else {}
     with warnings.catch_warnings():
-        # Keras warns that a size other than ImageNet's loads the weights of another size: nothing is loaded here.
+        # Keras warns that a size other than ImageNet's loads the weights of another size: they do not depend on it.
         warnings.simplefilter("ignore")
-        model = build(section.alpha, None, how.height, how.width)
+        return build(input_shape=(height, width, 3), include_top=False, weights=weights, **options)
+
+
+def _build(section: BackboneSection, row: BackboneRow, how: Resize) -> keras.Model:
+    if section.weights == "imagenet":
+        return _build_with_imagenet(section, row, how)
+    model = build_application(row, section.alpha, None, how.height, how.width)
     if section.weights != "none":
         _load_weights(model, section)
     return model
 
 
-def _build_with_imagenet(build: object, section: BackboneSection, how: Resize) -> keras.Model:
+def _build_with_imagenet(section: BackboneSection, row: BackboneRow, how: Resize) -> keras.Model:
+    height, width = (row.usual_px, row.usual_px) if row.usual_px_only else (how.height, how.width)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return build(section.alpha, "imagenet", how.height, how.width)
+        model = build_application(row, section.alpha, "imagenet", height, width)
     except Exception as fault:  # keras.utils.get_file raises a plain Exception where the network fails
         if isinstance(fault, MemoryError | ImportError | TypeError):
             raise
@@ -65,6 +92,11 @@ def _build_with_imagenet(build: object, section: BackboneSection, how: Resize) -
             "a network, or the weight file in Keras's cache ($KERAS_HOME/models, by default ~/.keras/models)",
             "connect once, put the file there, or set --weights to a file",
         ) from fault
+    if (height, width) == (how.height, how.width):
+        return model
+    resized = build_application(row, section.alpha, None, how.height, how.width)
+    set_weights(resized, model.get_weights())
+    return resized
 
 
 def _load_weights(model: keras.Model, section: BackboneSection) -> None:
