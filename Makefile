@@ -31,7 +31,7 @@ quiet = $(shell test -t 2 || echo --quiet)
 javascript := exporters/javascript/runner.mjs
 javascript_sources := $(filter-out %/hatch_build.py,$(wildcard web_demo/*.* web_demo/src/*))
 
-.PHONY: help setup setup-browser export verify demo test test-all bench lint backbone lock wheel clean always
+.PHONY: help setup setup-browser export verify demo test test-all bench lint backbone lock readme wheel clean always
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -84,6 +84,9 @@ lint: setup ## Style, layers of imports, and no address in a lock file
 
 backbone: setup ## Pretrain the embedded backbone again (up to an hour; goes on where it was stopped)
 	@$(BIN)/python -m pipeline.quickstart.pretrain $(arguments)
+
+readme: setup ## The README's table of backbones, made again from the code's
+	@$(BIN)/python -m pipeline.backbones.table README.md
 
 wheel: setup ## The wheel, in dist/
 	@rm -rf dist

@@ -16,6 +16,7 @@ from exporters.errors import InputError
 from pipeline.backbones import BACKBONES, PIXEL_SCALINGS, check_backbone, smallest_of_families, table_name
 from pipeline.backbones.loading import LoadedBackbone, build_application, load_backbone
 from pipeline.backbones.stock import to_stock_layers
+from pipeline.backbones.table import with_table
 from pipeline.config import BackboneSection, read_config
 from pipeline.scaling import scale_pixels
 
@@ -203,3 +204,9 @@ def test_what_a_backbone_does_not_have(section: BackboneSection, px: int, expect
 
 def test_an_alpha_other_than_imagenets_without_its_weights() -> None:
     check_backbone(BackboneSection(name="mobilenet_v3_small", alpha=0.5, weights="none"), Resize(64, 64))
+
+
+def test_the_readme_shows_this_very_table() -> None:
+    text = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    assert with_table(text) == text, "`make readme` makes it again"
+    assert all(f"| `{name}`" in text for name in BACKBONES)
