@@ -109,7 +109,7 @@ def check_row(name: str) -> None:
     assert backbone.usual_cut == row.usual_cuts[-1] == names[-1]
     heights = [model.get_layer(cut).output.shape[1] for cut in row.usual_cuts]
     assert heights == sorted(set(heights), reverse=True)
-    for layer in model.layers:
+    for layer in model.operations:
         assert getattr(keras.layers, type(layer).__name__) is type(layer)
         assert not isinstance(layer, keras.Model)
     assert row.pixel_scaling in PIXEL_SCALINGS
@@ -123,7 +123,7 @@ def test_names_do_not_depend_on_what_was_built_before(family: str) -> None:
     assert first[0] == "input_layer"
 
 
-@pytest.mark.parametrize("name", ["convnext_tiny", "inception_resnet_v2", "efficientnet_b0"])
+@pytest.mark.parametrize("name", ["convnext_tiny", "inception_resnet_v2", "efficientnet_b0", "mobilenet_v3_small"])
 def test_stock_layers_answer_as_the_original_does(name: str) -> None:
     row = BACKBONES[name]
     original = build_application(row, 1.0, None, row.smallest_px, row.smallest_px)

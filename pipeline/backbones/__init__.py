@@ -82,7 +82,7 @@ def _nasnet(name: str, cuts: tuple[str, ...], usual_px: int, params: int) -> Bac
 
 def _convnext(variant: str, third_stage: int, params: int) -> BackboneRow:
     stages = ((0, 2), (1, 2), (2, third_stage - 1))
-    cuts = tuple(f"convnext_{variant.lower()}_stage_{stage}_block_{last}_identity" for stage, last in stages)
+    cuts = tuple(f"convnext_{variant.lower()}_stage_{stage}_block_{last}_add" for stage, last in stages)
     return BackboneRow(
         f"keras.applications:ConvNeXt{variant}", "convnext", "none", (*cuts, "layer_normalization"), params
     )

@@ -7,6 +7,7 @@ which nothing but Keras's own code can load again. Here each becomes what does t
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -53,46 +54,74 @@ def to_stock_layers(model: keras.Model) -> keras.Model:
 
     Returns:
         The given model where nothing is to be done. Else a new one: Sequentials laid flat; ConvNeXt's LayerScale as a
-        1 x 1 DepthwiseConv2D of its name; InceptionResNetV2's CustomScaleLayer as Rescaling and Add; EfficientNet with the
-        scaling that its ImageNet weights need (1 for other weights) behind its Normalization.
+        1 x 1 DepthwiseConv2D of its name; bare additions and multiplications (ConvNeXt, MobileNetV3) as Add and Rescaling;
+        InceptionResNetV2's CustomScaleLayer as both; EfficientNet with the scaling that its ImageNet weights need (1 for
+        other weights) behind its Normalization.
     """
-    special = {layer.name: type(layer).__name__ for layer in model.layers if _is_special(layer)}
     normalization = _scaled_by_deviation(model)
-    if not special and normalization is None:
+    if normalization is None and all(_is_stock(operation) for operation in model.operations):
         return model
+    made: dict[int, keras.layers.Layer] = {}
 
-    def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
-        if type(layer).__name__ == "LayerScale":
-            return keras.layers.DepthwiseConv2D(1, use_bias=False, name=layer.name)
-        if type(layer).__name__ == "CustomScaleLayer":
-            return keras.layers.Add(name=layer.name)
-        return type(layer).from_config(layer.get_config())
+    def remake(operation: Any) -> Callable[..., Any]:
+        if isinstance(operation, keras.Sequential):
+            return lambda value, **options: _in_turn(operation.layers, value, remake)
+        if type(operation).__name__ == "CustomScaleLayer":
+            return lambda values, **options: _scaled_sum(operation, values)
+        if not isinstance(operation, keras.layers.Layer):
+            return _as_layer(operation)
+        layer = made.setdefault(id(operation), _remade(operation))
+        if operation.name == normalization:
+            scaling = keras.layers.Rescaling(_missing_scale(operation), name="rescaling_1")
+            return lambda value, **options: scaling(layer(value, **options))
+        return layer
 
-    def call(layer: keras.layers.Layer, *arguments: Any, **options: Any) -> Any:
-        if special.get(layer.name) == "CustomScaleLayer":
-            shortcut, branch = arguments[0]
-            scale = model.get_layer(layer.name).scale
-            return layer([shortcut, keras.layers.Rescaling(scale, name=f"{layer.name}_scale")(branch)])
-        if isinstance(layer, keras.Sequential):
-            value = arguments[0]
-            for inner in layer.layers:
-                value = type(inner).from_config(inner.get_config())(value)
-            return value
-        value = layer(*arguments, **options)
-        if layer is not None and layer.name == normalization:
-            scale = _missing_scale(model.get_layer(layer.name))
-            return keras.layers.Rescaling(scale, name="rescaling_1")(value)
-        return value
-
-    flat = keras.models.clone_model(model, clone_function=clone, call_function=call)
+    image = keras.Input(model.inputs[0].shape[1:], name=model.layers[0].name)
+    inputs = keras.tree.pack_sequence_as(model._inputs_struct, [image])
+    flat = keras.Model(image, model._run_through_graph(inputs, operation_fn=remake), name=model.name)
     for layer in leaves(model):
         if layer.weights:
             _copy_weights(layer, flat.get_layer(layer.name))
     return flat
 
 
-def _is_special(layer: keras.layers.Layer) -> bool:
-    return isinstance(layer, keras.Sequential) or type(layer).__name__ in ("LayerScale", "CustomScaleLayer")
+def _is_stock(operation: Any) -> bool:
+    layer = isinstance(operation, keras.layers.Layer) and not isinstance(operation, keras.Sequential)
+    return layer and type(operation).__name__ not in ("LayerScale", "CustomScaleLayer")
+
+
+def _remade(layer: keras.layers.Layer) -> keras.layers.Layer:
+    if type(layer).__name__ == "LayerScale":
+        return keras.layers.DepthwiseConv2D(1, use_bias=False, name=layer.name)
+    return type(layer).from_config(layer.get_config())
+
+
+def _in_turn(layers: list[keras.layers.Layer], value: Any, remake: Callable[[Any], Callable[..., Any]]) -> Any:
+    for layer in layers:
+        value = remake(layer)(value)
+    return value
+
+
+def _scaled_sum(layer: keras.layers.Layer, values: list) -> Any:
+    shortcut, branch = values
+    scaled = keras.layers.Rescaling(layer.scale, name=f"{layer.name}_scale")(branch)
+    return keras.layers.Add(name=layer.name)([shortcut, scaled])
+
+
+def _as_layer(operation: Any) -> Callable[..., Any]:
+    """Return what does a bare `a + b`, `a + 3` or `a * 2` as a layer, which has a name and can be cut at."""
+    kind = type(operation).__name__
+
+    def compute(value: Any, other: Any) -> Any:
+        source = value._keras_history.operation.name
+        if not isinstance(other, int | float):
+            branch = other._keras_history.operation.name.removesuffix("_identity")
+            return keras.layers.Add(name=f"{branch}_add")([value, other])
+        if kind == "Add":
+            return keras.layers.Rescaling(1.0, offset=other, name=f"{source}_shifted")(value)
+        return keras.layers.Rescaling(other, name=f"{source}_scaled")(value)
+
+    return compute if kind in ("Add", "Multiply") else operation
 
 
 def _scaled_by_deviation(model: keras.Model) -> str | None:
