@@ -7,12 +7,21 @@ from collections.abc import Iterator, Sequence
 import keras
 import numpy as np
 
+from exporters.opaque import is_opaque
+
 
 def clone(model: keras.Model) -> keras.Model:
-    """Return a copy of a functional model: layers of its own, of the same names, with the same weights."""
-    copied = keras.models.clone_model(model)
+    """Return a copy of a functional model: layers of its own, of the same names, with the same weights.
+
+    A layer that is a SavedModel is shared with the original.
+    """
+    copied = keras.models.clone_model(model, clone_function=_copy)
     set_weights(copied, model.get_weights())
     return copied
+
+
+def _copy(layer: keras.layers.Layer) -> keras.layers.Layer:
+    return layer if is_opaque(layer) else type(layer).from_config(layer.get_config())
 
 
 def set_weights(target: keras.Model | keras.layers.Layer, values: Sequence[np.ndarray]) -> None:

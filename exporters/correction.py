@@ -16,24 +16,28 @@ the same scales and finds nothing left to round.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
 
 from exporters.cloning import clone
+from exporters.keras_graph import calls_of, consumers_of
+from exporters.rounding import GridMaker, float16_grid, per_channel_grid, round_in_parts
 
 REPEATS = 4
 IMAGES = 96
+LEAST_IMAGES = 16
+# Of large networks fewer images are looked at, such that a layer's inputs and outputs on both sides take this at most.
+MOST_BYTES = 2**31
 # Rows of a layer's input that its least squares look at: more change nothing, fewer lose precision.
 ROWS = 8_192
+LEAST_ROWS = 512
 MOST_PATCH_VALUES = 2**25
-# Relative to the mean of the diagonal: keeps a singular covariance invertible.
-DAMPING = 0.001
 
-Grid = Callable[[np.ndarray, np.ndarray], np.ndarray]
-GridMaker = Callable[[np.ndarray], Grid]
 Bounds = tuple[float, float] | None
+Pair = tuple[Any, Any]
+_RANGES = {keras.activations.relu: (0.0, float("inf")), keras.activations.relu6: (0.0, 6.0)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,32 +57,6 @@ class _Layer:
         if self.depthwise:
             return matrix.transpose(1, 0, 2).reshape(self.shape).astype(np.float32)
         return matrix.reshape(self.shape).astype(np.float32)
-
-
-def float16_grid(matrix: np.ndarray) -> Grid:
-    """Return a function that rounds values to the nearest float16; see `per_channel_grid`."""
-    return lambda values, index: values.astype(np.float16).astype(np.float64)
-
-
-def per_channel_grid(matrix: np.ndarray) -> Grid:
-    """Return a function that rounds to 8 bits, symmetric, one scale for each output channel.
-
-    Args:
-        matrix: (groups, inputs, outputs), whose largest values define the scales and stay.
-
-    Returns:
-        (values (groups, outputs), index of the input) -> rounded values.
-    """
-    largest = np.abs(matrix).argmax(1)
-    peak = np.take_along_axis(matrix, largest[:, None], 1)[:, 0]
-    # A dead channel has no scale; its zeros stay zeros.
-    scale = np.where(peak != 0, np.abs(peak), 127.0) / 127
-
-    def snap(values: np.ndarray, index: np.ndarray) -> np.ndarray:
-        snapped = np.clip(np.rint(values / scale), -127, 127) * scale
-        return np.where(largest == index, peak, snapped)
-
-    return snap
 
 
 GRIDS: dict[str, GridMaker] = {
@@ -103,42 +81,40 @@ def correct(folded: keras.Model, precision: str, images: np.ndarray) -> keras.Mo
         A new model with the same layers.
     """
     rounded = clone(folded)
-    batch = keras.ops.convert_to_tensor(images[:IMAGES].astype(np.float32))
-    values = {_key(folded.inputs[0]): (batch, batch)}
+    batch = keras.ops.convert_to_tensor(images[: _images_for(folded)].astype(np.float32))
+    values: dict[int, Pair] = {id(folded.inputs[0]): (batch, batch)}
     followers = _followers(folded)
-    remaining = {name: len(each) for name, each in followers.items()}
-    for layer in folded.layers:
-        if isinstance(layer, keras.layers.InputLayer):
-            continue
-        sources = keras.tree.flatten(layer.input)
-        inputs = [values[_key(source)] for source in sources]
-        twin = rounded.get_layer(layer.name)
+    remaining = consumers_of(folded)
+    for node in calls_of(folded):
+        layer = node.operation
         if _is_weighted(layer):
-            bounds = _bounds(followers.get(layer.name, []))
-            values[layer.name] = _round_layer(layer, twin, inputs[0], precision, bounds)
+            inputs, twin = values[id(node.input_tensors[0])], rounded.get_layer(layer.name)
+            found = [_round_layer(layer, twin, inputs, precision, _bounds(layer, followers))]
         else:
-            values[layer.name] = tuple(_apply(layer, [pair[side] for pair in inputs]) for side in (0, 1))
-        for source in sources:
-            remaining[_key(source)] -= 1
-            if not remaining[_key(source)]:
-                del values[_key(source)]
+            found = _apply(node, values)
+        values |= {id(tensor): pair for tensor, pair in zip(node.outputs, found, strict=True)}
+        for tensor in node.input_tensors:
+            remaining[id(tensor)] -= 1
+            if not remaining[id(tensor)]:
+                del values[id(tensor)]
     return rounded
 
 
 def can_correct(model: keras.Model) -> bool:
-    """Tell whether `correct` can walk a model: every layer called once, no model inside, no bare operation."""
-    for operation in model.operations:
-        if not isinstance(operation, keras.layers.Layer) or isinstance(operation, keras.Model):
-            return False
-        try:
-            operation.input  # noqa: B018  raises for a layer that is called several times
-        except AttributeError:
-            return False
-    return len(model.inputs) == 1
+    """Tell whether `correct` can walk a model: one input, no model inside, and every layer with weights called once."""
+    calls = [node.operation for node in calls_of(model)]
+    several = any(_is_weighted(each) and sum(other is each for other in calls) > 1 for each in calls)
+    return len(model.inputs) == 1 and not several and not any(isinstance(each, keras.Model) for each in calls)
 
 
-def _key(tensor: keras.KerasTensor) -> str:
-    return tensor._keras_history.operation.name
+def _images_for(model: keras.Model) -> int:
+    """Return how many images a model's largest layer leaves room for."""
+    largest = 1
+    for node in calls_of(model):
+        sizes = [int(np.prod([size or 1 for size in each.shape])) for each in (*node.input_tensors, *node.outputs)]
+        largest = max(largest, sum(sizes))
+    # Two sides, in float32, once as a tensor and once as an array.
+    return int(np.clip(MOST_BYTES // (largest * 4 * 4), LEAST_IMAGES, IMAGES))
 
 
 def _is_weighted(layer: keras.layers.Layer) -> bool:
@@ -146,24 +122,36 @@ def _is_weighted(layer: keras.layers.Layer) -> bool:
     return known and getattr(layer, "groups", 1) == 1 and len(layer.output.shape) in (2, 4)
 
 
-def _followers(model: keras.Model) -> dict[str, list[keras.layers.Layer]]:
-    followers: dict[str, list[keras.layers.Layer]] = {}
-    for layer in model.layers:
-        if not isinstance(layer, keras.layers.InputLayer):
-            for source in keras.tree.flatten(layer.input):
-                followers.setdefault(_key(source), []).append(layer)
+def _followers(model: keras.Model) -> dict[int, list[Any]]:
+    """Return id of a symbolic tensor -> the operations that take it."""
+    followers: dict[int, list[Any]] = {}
+    for node in calls_of(model):
+        for tensor in node.input_tensors:
+            followers.setdefault(id(tensor), []).append(node.operation)
     return followers
 
 
-def _apply(layer: keras.layers.Layer, inputs: list) -> object:
-    return layer(inputs if isinstance(layer.input, list | tuple) else inputs[0])
+def _apply(node: Any, values: dict[int, Pair]) -> list[Pair]:
+    sides = []
+    for side in (0, 1):
+        known = {id(tensor): values[id(tensor)][side] for tensor in node.input_tensors}
+        arguments, options = node.arguments.fill_in(known)
+        sides.append(keras.tree.flatten(node.operation(*arguments, **options)))
+    return list(zip(*sides, strict=True))
 
 
-def _bounds(followers: list[keras.layers.Layer]) -> Bounds:
-    """Return the range inside which the activation behind a layer passes values on, where it is a ReLU of its own."""
-    if len(followers) != 1 or not isinstance(followers[0], keras.layers.ReLU) or followers[0].negative_slope:
+def _bounds(layer: keras.layers.Layer, followers: dict[int, list[Any]]) -> Bounds:
+    """Return the range inside which the activation in or behind a layer passes values on, where it is a ReLU of its own."""
+    behind = followers.get(id(layer.output), [])
+    if layer.activation is not keras.activations.linear:
+        return _RANGES.get(layer.activation)
+    if len(behind) != 1:
         return None
-    highest = followers[0].max_value
+    if isinstance(behind[0], keras.layers.Activation):
+        return _RANGES.get(behind[0].activation)
+    if not isinstance(behind[0], keras.layers.ReLU) or behind[0].negative_slope or behind[0].threshold:
+        return None
+    highest = behind[0].max_value
     return 0.0, float("inf") if highest is None else float(highest)
 
 
@@ -175,7 +163,7 @@ def _round_layer(
     form = _Layer(isinstance(layer, keras.layers.DepthwiseConv2D), kernel.shape)
     matrix = form.to_matrix(kernel)
     rows = _input_rows(layer, inputs[1], form)
-    rounded = form.to_kernel(round_by_least_squares(matrix, rows, GRIDS[precision](matrix)))
+    rounded = form.to_kernel(round_in_parts(matrix, rows, GRIDS[precision](matrix)))
     twin.set_weights([rounded, *bias])
     expected, found = (_before_activation(each, value) for each, value in zip((layer, twin), inputs, strict=True))
     if bias:
@@ -192,48 +180,30 @@ def _input_rows(layer: keras.layers.Layer, value: object, form: _Layer) -> np.nd
     if isinstance(layer, keras.layers.Dense):
         return keras.ops.convert_to_numpy(value).reshape(1, -1, value.shape[-1])
     height, width = form.shape[:2]
-    per_image = int(np.prod(value.shape[1:])) * height * width // int(np.prod(layer.strides))
-    patches = keras.ops.image.extract_patches(
-        value[: max(1, MOST_PATCH_VALUES // per_image)],
-        (height, width),
-        strides=layer.strides[0],
-        dilation_rate=layer.dilation_rate[0],
-        padding=layer.padding,
-    )
-    rows = keras.ops.convert_to_numpy(patches).reshape(-1, patches.shape[-1])
-    rows = rows[:: max(1, len(rows) // ROWS)]
-    if not form.depthwise:
-        return rows[None]
-    return rows.reshape(len(rows), height * width, -1).transpose(2, 0, 1)
+    # A depthwise convolution of many channels has a small problem for each of them, and many rows for all.
+    most = min(ROWS, max(LEAST_ROWS, MOST_PATCH_VALUES // (height * width * value.shape[-1])))
+    rows = _patches(keras.ops.convert_to_numpy(value), layer, (height, width), most)
+    return rows.transpose(2, 0, 1) if form.depthwise else rows.reshape(1, len(rows), -1)
 
 
-def round_by_least_squares(matrix: np.ndarray, rows: np.ndarray, grid: Grid) -> np.ndarray:
-    """Round a kernel to a grid so that its products with `rows` change least.
+def _patches(values: np.ndarray, layer: keras.layers.Layer, size: tuple[int, int], most: int) -> np.ndarray:
+    """Return what lies under a kernel at some `most` places, drawn evenly: float32 (places, taps, channels)."""
+    reach = [(taps - 1) * dilation + 1 for taps, dilation in zip(size, layer.dilation_rate, strict=True)]
+    if layer.padding == "same":
+        margins = [_margin(*each) for each in zip(values.shape[1:3], reach, layer.strides, strict=True)]
+        values = np.pad(values, ((0, 0), *margins, (0, 0)))
+    windows = np.lib.stride_tricks.sliding_window_view(values, reach, axis=(1, 2))
+    (down, across), (between_rows, between_columns) = layer.strides, layer.dilation_rate
+    windows = windows[:, ::down, ::across, :, ::between_rows, ::between_columns]
+    count = int(np.prod(windows.shape[:3]))
+    drawn = windows[np.unravel_index(np.arange(0, count, max(1, count // most)), windows.shape[:3])]
+    return drawn.reshape(*drawn.shape[:2], -1).transpose(0, 2, 1)
 
-    The rows are centred first: what is left of the mean is the bias's to correct.
 
-    Args:
-        matrix: float64 (groups, inputs, outputs).
-        rows: (groups, rows, inputs).
-        grid: rounds one input's values (groups, outputs), given the input's index.
-
-    Returns:
-        float64 (groups, inputs, outputs), every value on the grid.
-    """
-    centred = np.ascontiguousarray(rows, np.float64)
-    centred -= centred.mean(1, keepdims=True)
-    covariance = centred.transpose(0, 2, 1) @ centred / rows.shape[1]
-    count = matrix.shape[1]
-    diagonal = np.einsum("gii->gi", covariance)
-    covariance = covariance + (DAMPING * diagonal.mean(1) + 1e-9)[:, None, None] * np.eye(count)
-    # The upper Cholesky factor of the inverse holds, row by row, how an error is best spread over what comes after.
-    spread = np.linalg.cholesky(np.linalg.inv(covariance)).transpose(0, 2, 1)
-    left, result = matrix.copy(), np.empty_like(matrix)
-    for index in range(count):
-        result[:, index] = grid(left[:, index], np.asarray(index))
-        error = (left[:, index] - result[:, index]) / spread[:, index, index, None]
-        left[:, index + 1 :] -= spread[:, index, index + 1 :, None] * error[:, None]
-    return result
+def _margin(length: int, reach: int, stride: int) -> tuple[int, int]:
+    """Return how many zeros `same` puts before and behind, as TensorFlow counts them."""
+    whole = max((-(-length // stride) - 1) * stride + reach - length, 0)
+    return whole // 2, whole - whole // 2
 
 
 def _before_activation(layer: keras.layers.Layer, value: object) -> np.ndarray:

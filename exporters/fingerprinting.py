@@ -19,6 +19,7 @@ _KNOWN = frozenset(
         *("InputLayer", "Rescaling", "Conv2D", "DepthwiseConv2D", "Dense", "BatchNormalization", "ReLU", "Activation"),
         *("Softmax", "ZeroPadding2D", "Add", "Concatenate", "Flatten", "Reshape", "GlobalAveragePooling2D"),
         *("GlobalMaxPooling2D", "MaxPooling2D", "AveragePooling2D", "Dropout", "SpatialDropout2D"),
+        *("Multiply", "Cropping2D", "Permute", "Identity"),
     )
 )
 _KINDS = {keras.layers.Conv2D: CONV, keras.layers.DepthwiseConv2D: DEPTHWISE, keras.layers.Dense: DENSE}
@@ -30,7 +31,24 @@ _APART = (
 # Activations whose constants a converter may fold into the layers around them.
 _FOLDABLE = frozenset({"hard_sigmoid"})
 # Activations that bring no constant but the bounds of ReLU and ReLU6.
-_PLAIN = frozenset({LINEAR, RELU, RELU6, "softmax", "sigmoid", "tanh"})
+_PLAIN = frozenset({LINEAR, RELU, RELU6, "softmax", "sigmoid", "tanh", "silu"})
+# Operations outside of layers that only move values about.
+_WITHOUT_CONSTANTS = frozenset({"Split", "Concatenate", "Reshape", "Transpose", "Squeeze", "ExpandDims"})
+
+
+# What these give has the scale of what they take where an artifact computes in whole numbers.
+_ONE_SCALE = frozenset(
+    {
+        "Concatenate",
+        "ZeroPadding2D",
+        "Cropping2D",
+        "MaxPooling2D",
+        "AveragePooling2D",
+        "Reshape",
+        "Flatten",
+        "UpSampling2D",
+    }
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +84,7 @@ def weight_set(model: keras.Model, images: np.ndarray | None) -> WeightSet:
     )
     complete = all(_is_complete(operation) for operation in model.operations)
     # A bare operation may bear the name of a layer.
-    known = (isinstance(each, keras.layers.Layer) and type(each).__name__ in _KNOWN for each in model.operations)
+    known = (_is_known(each) for each in model.operations)
     closed = complete and all(known)
     closed = closed and all(_name_of(getattr(each, "activation", None)) in _PLAIN for each in model.operations)
     return WeightSet(prints, _others(model), complete, closed, _behind_scaling(model))
@@ -122,8 +140,13 @@ def _reached(start: object, step: Callable[[object], list]) -> set[str]:
 
 def _is_foldable(operation: object) -> bool:
     if not isinstance(operation, keras.layers.Layer):
-        return True
+        return type(operation).__name__ not in _WITHOUT_CONSTANTS
     return _name_of(getattr(operation, "activation", None)) in _FOLDABLE
+
+
+def _is_known(operation: object) -> bool:
+    kind = type(operation).__name__
+    return kind in (_KNOWN if isinstance(operation, keras.layers.Layer) else _WITHOUT_CONSTANTS)
 
 
 def _is_complete(operation: object) -> bool:
@@ -134,7 +157,9 @@ def _is_complete(operation: object) -> bool:
         return False
     if type(operation) in _KINDS:
         return getattr(operation, "groups", 1) == 1
-    return not operation.weights or isinstance(operation, keras.layers.BatchNormalization)
+    return not operation.weights or isinstance(
+        operation, keras.layers.BatchNormalization | keras.layers.LayerNormalization
+    )
 
 
 def _spans(
@@ -143,22 +168,62 @@ def _spans(
     """Return for each layer the spans of what it gives and of what it takes, see `Fingerprint`."""
     if not layers:
         return []
-    consumers = _consumers(model, _calls_inside(model))
+    consumers, joined = _consumers(model, _calls_inside(model)), _joined(model)
     wanted = [
-        [tensor, *_beside(consumers.get(id(tensor), []))] for each in layers for tensor in (each.output, each.input)
+        (tensor, [*_beside(consumers.get(id(tensor), [])), *_source_of_split(tensor)], joined.get(id(tensor), []))
+        for each in layers
+        for tensor in (each.output, each.input)
     ]
-    flat = [tensor for tensors in wanted for tensor in tensors]
-    ends = iter(_ends(keras.Model(model.inputs, flat), len(flat), images))
+    probed = {id(tensor): tensor for alone, *others in wanted for tensor in (alone, *others[0], *others[1])}
+    ends = dict(zip(probed, _ends(keras.Model(model.inputs, list(probed.values())), len(probed), images), strict=True))
     spans = []
-    for tensors in wanted:
-        alone, *others = [next(ends) for _ in tensors]
-        spans.append((alone,) if not others else (alone, _union([alone, *others])))
+    for alone, beside, together in wanted:
+        found = [ends[id(alone)]]
+        if beside or together:
+            found.append(_union([found[0], *(ends[id(each)] for each in beside)]))
+        if together:
+            found.append(_union([found[1], *(ends[id(each)] for each in together)]))
+        spans.append(tuple(found))
     return list(zip(spans[::2], spans[1::2], strict=True))
+
+
+def _joined(model: keras.Model) -> dict[int, list[keras.KerasTensor]]:
+    """Return id of a tensor -> the concatenations that it is a part of, over pooling, padding and their like.
+
+    In whole numbers what is concatenated has one scale, and so has what these give and take.
+    """
+    inside = _calls_inside(model)
+    leader: dict[int, int] = {}
+
+    def find(key: int) -> int:
+        while leader.setdefault(key, key) != key:
+            key = leader[key]
+        return key
+
+    concatenations = []
+    for operation in model.operations:
+        if type(operation).__name__ not in _ONE_SCALE:
+            continue
+        for node in (node for node in operation._inbound_nodes if id(node) in inside):
+            for tensor in node.input_tensors:
+                leader[find(id(tensor))] = find(id(node.outputs[0]))
+            if isinstance(operation, keras.layers.Concatenate):
+                concatenations.append(node.outputs[0])
+    groups: dict[int, list[keras.KerasTensor]] = {}
+    for tensor in concatenations:
+        groups.setdefault(find(id(tensor)), []).append(tensor)
+    return {key: groups[find(key)] for key in list(leader) if find(key) in groups}
 
 
 def _beside(followers: list) -> list[keras.KerasTensor]:
     """Return what layers give that may work in the memory of what they take."""
     return [each[1] for each in followers if each is not None and not isinstance(each[0], _APART)]
+
+
+def _source_of_split(tensor: keras.KerasTensor) -> list[keras.KerasTensor]:
+    """Return what a tensor is a part of: in whole numbers all parts have the scale of the whole."""
+    operation, index = tensor._keras_history.operation, tensor._keras_history.node_index
+    return operation._inbound_nodes[index].input_tensors if type(operation).__name__ == "Split" else []
 
 
 def _union(spans: list[tuple[float, float]]) -> tuple[float, float]:

@@ -30,7 +30,8 @@ class Fingerprint:
 
     `spans` are the least and the largest value that came out behind the activation on the calibration images; where a layer
     follows that may work in the same memory, as sums do, a second one of both together, which TFLite's calibration then
-    measures; it also gives all parts of a concatenation one scale. Empty where nothing was measured.
+    measures; where it is a part of a concatenation, whose parts have one scale, a third one of all of them. Empty where
+    nothing was measured.
     `input_spans` are the same of what the layer takes.
     `touched` says that a converter may fold constants of a neighbour into the layer, which is then not judged.
     """

@@ -1,25 +1,30 @@
-"""Folds BatchNorm into the convolution or dense layer before it: fewer operators, and weights as they will be rounded.
+"""Folds scales and shifts of channels into the layer before: fewer operators, and weights as they will be rounded.
 
-The arithmetic is that of Jacob et al. 2018 (arXiv:1712.05877), section 3.2, done once, in float64, before any format.
+The arithmetic for BatchNorm is that of Jacob et al. 2018 (arXiv:1712.05877), section 3.2, done once, in float64, before any
+format. Rescaling and depthwise convolutions of one tap, which are residual branches' scales, go the same way.
 """
 
 from __future__ import annotations
 
+import collections
 import dataclasses
+from collections.abc import Callable, Collection
 from typing import Any
 
 import keras
 import numpy as np
 
-from exporters.cloning import set_weights
+from exporters.convolutions import with_weights
+from exporters.keras_graph import calls_of, consumers_of, copy_of, each_once, rebuild
+from exporters.rewriting import rescaling, rewrite
 
 FOLDABLE = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense)
-_INERT = (keras.layers.Dropout, keras.layers.SpatialDropout2D, keras.layers.GaussianNoise, keras.layers.GaussianDropout)
+_LINEAR = (None, keras.activations.linear)
 
 
 @dataclasses.dataclass(frozen=True)
 class Folded:
-    """An inference model, and where the layers that are gone went: name of a folded BatchNorm -> its producer."""
+    """An inference model, and where the layers that are gone went: name of a folded layer -> the one that holds it."""
 
     model: keras.Model
     renamed: dict[str, str]
@@ -29,79 +34,150 @@ class Folded:
         return self.renamed.get(name, name)
 
 
-def fold(model: keras.Model) -> Folded:
-    """Return a fresh float32 model of the same answers, without the BatchNorms that can be folded and without dropout.
+def fold(model: keras.Model, keep: Collection[str] = ()) -> Folded:
+    """Return a fresh float32 model of the same answers, rewritten (see `rewrite`) and with folded what can be.
 
     Args:
-        model: a functional model whose layers are each called once; what cannot be folded is left alone.
+        model: a functional model; what cannot be folded is left alone.
+        keep: names of layers whose outputs are wanted, so that nothing behind them is folded into them.
 
     Returns:
         The new model; the given one is not touched.
     """
-    pairs = _foldable_pairs(model)
-    gone = set(pairs)
-    producers = set(pairs.values())
+    rewritten = rewrite(model)
+    kept = {rewritten.renamed.get(name, name) for name in keep}
+    plan, factors = _plan(rewritten.model, kept)
+    forward = _forward(rewritten.model, kept, {*plan, *factors})
+    dropped = {*plan, *(gate for gate, _ in forward.values())}
 
-    def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
-        settings = layer.get_config()
-        if layer.name in producers:
-            settings = {**settings, "use_bias": True}
-        return type(layer).from_config(settings)
+    def replace(operation: Any) -> Callable:
+        if operation.name in dropped:
+            return lambda value, *arguments, **options: value
+        if not isinstance(operation, keras.layers.Layer):
+            return operation
+        scale, shift = factors.get(operation.name, (np.ones(1), np.zeros(1)))
+        before = forward[operation.name][1] if operation.name in forward else 1.0
+        if operation.name in factors or operation.name in forward:
+            return _folded_layer(operation, scale, shift, before)
+        return with_weights(copy_of(operation), operation.get_weights())
 
-    def call(layer: keras.layers.Layer, *arguments: Any, **options: Any) -> Any:
-        if layer.name in gone or isinstance(layer, _INERT):
-            return arguments[0]
-        return layer(*arguments, **options)
-
-    folded = keras.models.clone_model(model, clone_function=clone, call_function=call)
-    kept = {layer.name for layer in folded.layers}
-    for layer in model.layers:
-        if layer.name in kept and layer.name not in producers and layer.weights:
-            set_weights(folded.get_layer(layer.name), layer.get_weights())
-    for normalization, producer in pairs.items():
-        values = folded_weights(model.get_layer(producer), model.get_layer(normalization))
-        folded.get_layer(producer).set_weights(values)
-    return Folded(folded, pairs)
+    folded = rebuild(rewritten.model, each_once(replace))
+    renamed = {name: plan.get(into, into) for name, into in rewritten.renamed.items()}
+    return Folded(folded, {**renamed, **plan})
 
 
-def _foldable_pairs(model: keras.Model) -> dict[str, str]:
-    """Return BatchNorm -> producer for every pair that can become one layer."""
-    consumers: dict[int, int] = {}
-    for layer in model.layers:
-        for tensor in _inputs_of(layer):
-            consumers[id(tensor)] = consumers.get(id(tensor), 0) + 1
-    for tensor in model.outputs:
-        consumers[id(tensor)] = consumers.get(id(tensor), 0) + 1
-    pairs = {}
-    for layer in model.layers:
-        if not isinstance(layer, keras.layers.BatchNormalization) or not _inputs_of(layer):
+def _plan(model: keras.Model, keep: set[str]) -> tuple[dict[str, str], dict[str, tuple[np.ndarray, np.ndarray]]]:
+    """Return layer that is folded -> the one that it is folded into, and that one -> all of it, as (scale, shift)."""
+    consumers, calls = consumers_of(model), calls_of(model)
+    counts = collections.Counter(id(node.operation) for node in calls)
+    producers = {node.operation.name: node.operation for node in calls}
+    plan: dict[str, str] = {}
+    factors: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    for node in calls:
+        affine = _as_affine(node) if counts[id(node.operation)] == 1 else None
+        if affine is None:
             continue
-        source = _inputs_of(layer)[0]
-        producer = source._keras_history.operation
-        linear = getattr(producer, "activation", None) in (None, keras.activations.linear)
-        last_axis = layer.axis in (-1, len(source.shape) - 1)
-        if type(producer) in FOLDABLE and linear and last_axis and consumers[id(source)] == 1:
-            pairs[layer.name] = producer.name
-    return pairs
+        source = node.input_tensors[0]
+        before = source._keras_history.operation
+        name = plan.get(before.name, before.name)
+        producer = producers.get(name)
+        alone = consumers[id(source)] == 1 and counts[id(producer)] == 1
+        if not alone or before.name in keep or not _can_hold(producer):
+            continue
+        plan[node.operation.name] = name
+        scale, shift = factors.get(name, (np.ones(1), np.zeros(1)))
+        factors[name] = scale * affine[0], shift * affine[0] + affine[1]
+    return plan, factors
 
 
-def _inputs_of(layer: keras.layers.Layer) -> list[keras.KerasTensor]:
-    try:
-        return keras.tree.flatten(layer.input)
-    except AttributeError:
-        # A layer that is called several times has no one input; it is left as it is.
-        return []
+def _forward(model: keras.Model, keep: set[str], taken: set[str]) -> dict[str, tuple[str, float]]:
+    """Return layer -> (the Rescaling whose number its kernel takes in, that number), for gates that a product follows.
+
+    What is multiplied by a gate goes into one convolution, mostly: it may as well do the gate's scaling, which in 16 bits
+    is off in the same way everywhere, as 1 / 6 in a hard sigmoid is.
+    """
+    consumers, calls = consumers_of(model), calls_of(model)
+    counts = collections.Counter(id(node.operation) for node in calls)
+    takers = {id(tensor): node for node in calls for tensor in node.input_tensors}
+    found: dict[str, tuple[str, float]] = {}
+    for node in calls:
+        gate = node.operation
+        if (
+            type(gate) is not keras.layers.Rescaling
+            or gate.name in taken
+            or np.any(gate.offset)
+            or np.size(gate.scale) > 1
+        ):
+            continue
+        product = _only_taker(node, consumers, takers)
+        holder = _only_taker(product, consumers, takers) if product is not None else None
+        if holder is None or not isinstance(product.operation, keras.layers.Multiply):
+            continue
+        names = {gate.name, product.operation.name}
+        once = all(counts[id(each.operation)] == 1 for each in (node, product, holder))
+        if once and not names & keep and type(holder.operation) in FOLDABLE and holder.operation.name not in found:
+            found[holder.operation.name] = gate.name, float(np.ravel(gate.scale)[0])
+    return found
 
 
-def folded_weights(producer: keras.layers.Layer, normalization: keras.layers.BatchNormalization) -> list[np.ndarray]:
-    """Return kernel and bias, float32, of a layer that does what `producer` and `normalization` do one after another."""
-    kernel, *bias = (np.asarray(values, np.float64) for values in producer.get_weights())
-    scale, shift = scale_and_shift(normalization)
+def _only_taker(node: Any, consumers: dict[int, int], takers: dict[int, Any]) -> Any:
+    output = id(node.outputs[0])
+    return takers.get(output) if consumers.get(output) == 1 else None
+
+
+def _as_affine(node: Any) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return (scale, shift), float64 (channels,) or (1,), of a call that does nothing but `values * scale + shift`."""
+    layer = node.operation
+    if isinstance(layer, keras.layers.BatchNormalization):
+        return scale_and_shift(layer) if layer.axis in (-1, len(node.outputs[0].shape) - 1) else None
+    if type(layer) is keras.layers.Rescaling:
+        return tuple(np.asarray(each, np.float64).ravel() for each in (layer.scale, layer.offset))
+    if type(layer) is keras.layers.DepthwiseConv2D and layer.activation in _LINEAR:
+        kernel, *bias = (np.asarray(values, np.float64) for values in layer.get_weights())
+        if kernel.shape[:2] + kernel.shape[3:] == (1, 1, 1) and set(layer.strides) == {1}:
+            scale = kernel.ravel()
+            return scale, bias[0] if bias else np.zeros_like(scale)
+    return None
+
+
+def _can_hold(layer: keras.layers.Layer) -> bool:
+    if type(layer) is keras.layers.Rescaling:
+        return True
+    return type(layer) in FOLDABLE and layer.activation in _LINEAR
+
+
+def _folded_layer(layer: keras.layers.Layer, scale: np.ndarray, shift: np.ndarray, before: float) -> Callable:
+    if type(layer) is keras.layers.Rescaling:
+        own_scale, own_offset = (np.asarray(each, np.float64).ravel() for each in (layer.scale, layer.offset))
+        return rescaling(layer.name, own_scale * scale, own_offset * scale + shift)
+    weights = folded_weights(layer, scale, shift, before)
+    return with_weights(copy_of(layer, use_bias=len(weights) > 1), weights)
+
+
+def folded_weights(
+    layer: keras.layers.Layer, scale: np.ndarray, shift: np.ndarray, before: float = 1.0
+) -> list[np.ndarray]:
+    """Return the weights, float32, of a layer that does what `layer` and `values * scale + shift` do one after another.
+
+    Args:
+        layer: a convolution, depthwise convolution or dense layer; with a scale or shift, one without activation.
+        scale, shift: float64 (channels,) or (1,).
+        before: what the layer's inputs are multiplied by besides.
+
+    Returns:
+        Kernel and bias; no bias where there is none to hold.
+    """
+    kernel, *bias = (np.asarray(values, np.float64) for values in layer.get_weights())
+    depthwise = isinstance(layer, keras.layers.DepthwiseConv2D)
+    shape = kernel.shape[2:] if depthwise else kernel.shape[-1:]
+    channels = int(np.prod(shape))
+    factor = np.broadcast_to(scale, (channels,)).reshape(shape)
     if bias:
         shift = shift + bias[0] * scale
-    depthwise = isinstance(producer, keras.layers.DepthwiseConv2D)
-    factor = scale.reshape(kernel.shape[2:]) if depthwise else scale
-    return [(kernel * factor).astype(np.float32), shift.astype(np.float32)]
+    values = [(kernel * factor * before).astype(np.float32)]
+    if bias or np.any(shift):
+        values.append(np.broadcast_to(shift, (channels,)).astype(np.float32))
+    return values
 
 
 def scale_and_shift(normalization: keras.layers.BatchNormalization) -> tuple[np.ndarray, np.ndarray]:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
 import numpy as np
 
 from exporters.calibration import with_full_range
-from exporters.contract import WHOLE_NUMBERS
+from exporters.contract import WHOLE_NUMBERS, features_names
 from exporters.correction import GRIDS, can_correct, correct
 from exporters.errors import CutpointError
 from exporters.fingerprinting import weight_set
 from exporters.fingerprints import WeightSet
-from exporters.folding import fold
+from exporters.folding import Folded, fold
 from exporters.saved_model import write_saved_model
 
 # Folding only changes the order of roundings in float32.
@@ -27,7 +28,7 @@ class InferenceModels:
 
     Args:
         model: takes `image`, gives named outputs.
-        cut: the layer whose output is `features`; None where there is none.
+        cut: the layers that the backbone was cut at, the deepest last, or one of them; none, or None, where there are none.
         calibration_images: uint8 (N, height, width, 3) from the training split.
         work: a folder for the SavedModels.
         features_everywhere: whether every format gives the features too.
@@ -36,16 +37,17 @@ class InferenceModels:
     def __init__(
         self,
         model: keras.Model,
-        cut: str | None,
+        cut: Sequence[str] | str | None,
         calibration_images: np.ndarray,
         work: Path,
         *,
         features_everywhere: bool,
     ) -> None:
-        folded = fold(model)
-        _check_folding(model, folded.model, calibration_images)
+        cuts = (cut,) if isinstance(cut, str) else tuple(cut or ())
+        folded = fold(model, list(cuts))
+        _check_folding(model, folded, cuts, calibration_images)
         self._models = {PLAIN: folded.model}
-        self._cut = folded.layer_name(cut) if cut else None
+        self._features = {name: folded.layer_name(layer) for layer, name in features_names(cuts).items()}
         self._images = calibration_images
         self._work = work
         self._features_everywhere = features_everywhere
@@ -69,7 +71,7 @@ class InferenceModels:
         if name not in self._made:
             folder, everywhere = self._work / name, self._features_everywhere
             self._made[name] = write_saved_model(
-                self.model(precision), self._cut, folder, features_everywhere=everywhere
+                self.model(precision), self._features, folder, features_everywhere=everywhere
             )
         return self._made[name]
 
@@ -79,19 +81,27 @@ class InferenceModels:
         return weight_set(self.model(precision), with_full_range(self._images) if whole else None)
 
 
-def _check_folding(model: keras.Model, folded: keras.Model, images: np.ndarray) -> None:
+def _check_folding(model: keras.Model, folded: Folded, cuts: tuple[str, ...], images: np.ndarray) -> None:
+    """Raise CutpointError where answers or features are not what they were before folding."""
     batch = images[:CHECKED_IMAGES].astype(np.float32)
+    if not len(batch):
+        return
     for expected, found in zip(
-        keras.tree.flatten(model(batch, training=False)),
-        keras.tree.flatten(folded(batch, training=False)),
+        _answers(model, cuts, batch),
+        _answers(folded.model, tuple(folded.layer_name(each) for each in cuts), batch),
         strict=True,
     ):
-        expected, found = (keras.ops.convert_to_numpy(each) for each in (expected, found))
         scale = max(1.0, float(np.abs(expected).max(initial=0.0)))
         difference = float(np.abs(expected - found).max(initial=0.0)) / scale
         if not difference <= LARGEST_FOLDING_DIFFERENCE:
             raise CutpointError(
-                f"Folding BatchNorm changed the answers by {difference:.2g} of their range.",
+                f"Rewriting and folding the layers changed the answers by {difference:.2g} of their range.",
                 f"at most {LARGEST_FOLDING_DIFFERENCE:g}",
                 "report this as a fault of cutpoint",
             )
+
+
+def _answers(model: keras.Model, cuts: tuple[str, ...], batch: np.ndarray) -> list[np.ndarray]:
+    wanted = [*model.outputs, *(model.get_layer(each).output for each in cuts)]
+    found = keras.Model(model.inputs, wanted)(batch, training=False)
+    return [keras.ops.convert_to_numpy(each) for each in keras.tree.flatten(found)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import onnx
 import tensorflow as tf
 import tf2onnx
+from onnx import numpy_helper
 from onnxruntime import quantization
 from onnxruntime.quantization.onnx_model import ONNXModel
 from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -18,8 +20,10 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 from exporters.calibration import with_full_range
 from exporters.contract import INPUT_NAME, Card
 from exporters.errors import InputError
+from exporters.memory import collecting_often
 from exporters.onnx_names import settle_names
 from exporters.saved_model import SERVING
+from exporters.unsupported import unsupported
 
 MODEL_FILE = "model.onnx"
 # 17 is the newest opset that tf2onnx writes without experimental operators and that onnxruntime-web runs whole.
@@ -38,9 +42,14 @@ def export(saved_model_dir: Path, card: Card, out: Path, *, precision: str, cali
         calibration_images: uint8 (N, height, width, 3) from the training split; only `int8` looks at them.
 
     Raises:
-        InputError: `int8` without calibration images.
+        InputError: `int8` without calibration images, or the model has operators that ONNX lacks.
     """
-    model = _to_float32(saved_model_dir, card)
+    try:
+        model = _to_float32(saved_model_dir, card)
+        onnx.checker.check_model(model, full_check=True)
+    except (ValueError, onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as fault:
+        # What tf2onnx cannot translate stands in the graph as it was, and the check then finds no such operator.
+        raise unsupported("ONNX", saved_model_dir, fault) from fault
     if precision == "float16":
         model = _to_float16(model)
     if precision == "int8":
@@ -55,18 +64,57 @@ def _to_float32(saved_model_dir: Path, card: Card) -> onnx.ModelProto:
     serving = loaded.signatures[SERVING]
     shape = (None, card.resize.height, card.resize.width, 3)
     function = tf.function(lambda image: serving(**{INPUT_NAME: image}))
-    model, _ = tf2onnx.convert.from_function(
-        function, input_signature=[tf.TensorSpec(shape, tf.float32, name=INPUT_NAME)], opset=OPSET
-    )
+    with collecting_often():
+        model, _ = tf2onnx.convert.from_function(
+            function, input_signature=[tf.TensorSpec(shape, tf.float32, name=INPUT_NAME)], opset=OPSET
+        )
     settle_names(model)
     return model
 
 
 def _to_float16(model: onnx.ModelProto) -> onnx.ModelProto:
+    divide_where_exact(model)
     wrapped = ONNXModel(convert_float_to_float16(model, keep_io_types=True))
     # The tool adds its casts at the end of the list of nodes; ONNX wants every node behind those that feed it.
     wrapped.topological_sort()
     return wrapped.model
+
+
+def divide_where_exact(model: onnx.ModelProto) -> None:
+    """Turn products with a number that float16 rounds into divisions by one that it holds, in place.
+
+    1 / 6 in a hard sigmoid, or 1 / 127.5 in a pixel scaling, would be off in the same way everywhere; 6 and 127.5 are not.
+    """
+    graph = model.graph
+    numbers = {
+        each.name: each
+        for each in graph.initializer
+        if np.prod(each.dims) == 1 and each.data_type == onnx.TensorProto.FLOAT
+    }
+    uses = collections.Counter(name for node in graph.node for name in node.input)
+    for node in graph.node:
+        constants = [name for name in node.input if name in numbers]
+        if node.op_type != "Mul" or len(constants) != 1 or len(node.input) != 2:
+            continue
+        number = float(numpy_helper.to_array(numbers[constants[0]]).reshape(()))
+        if not number or _is_exact(number):
+            continue
+        divisor = float(np.float16(1 / number))
+        # What was written in float32 is the reciprocal of a short number as near as that can be told.
+        if not abs(divisor * number - 1) < 2**-22:
+            continue
+        stored = numbers[constants[0]]
+        if uses[constants[0]] > 1:
+            stored = graph.initializer.add()
+        shape = tuple(numbers[constants[0]].dims)
+        name = constants[0] if uses[constants[0]] == 1 else f"{node.name}/divisor"
+        stored.CopyFrom(numpy_helper.from_array(np.full(shape, divisor, np.float32), name))
+        value = next(each for each in node.input if each != constants[0])
+        node.op_type, node.input[:] = "Div", [value, name]
+
+
+def _is_exact(number: float) -> bool:
+    return abs(float(np.float16(number)) - number) <= 2**-22 * abs(number)
 
 
 class _CalibrationImages(quantization.CalibrationDataReader):
@@ -77,6 +125,17 @@ class _CalibrationImages(quantization.CalibrationDataReader):
 
     def get_next(self) -> dict[str, np.ndarray] | None:
         return next(self._feeds, None)
+
+
+def _of_lengths(model: onnx.ModelProto) -> list[str]:
+    """Return the names of the products that bring an embedding to unit length: the squares, and that with a reciprocal.
+
+    In whole numbers the reciprocal could not leave the range that the calibration images showed, and lengths would be off.
+    """
+    reciprocals = {output for node in model.graph.node if node.op_type == "Reciprocal" for output in node.output}
+    products = [node for node in model.graph.node if node.op_type == "Mul"]
+    squares = [node.name for node in products if node.input[0] == node.input[1]]
+    return squares + [node.name for node in products if reciprocals.intersection(node.input)]
 
 
 def _to_int8(model: onnx.ModelProto, calibration_images: np.ndarray) -> onnx.ModelProto:
@@ -98,5 +157,6 @@ def _to_int8(model: onnx.ModelProto, calibration_images: np.ndarray) -> onnx.Mod
             per_channel=True,
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
+            nodes_to_exclude=_of_lengths(onnx.load(prepared)),
         )
         return onnx.load(quantised)

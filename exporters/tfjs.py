@@ -15,7 +15,9 @@ import numpy as np
 
 from exporters.contract import Card
 from exporters.saved_model import SERVING, WITH_FEATURES
-from exporters.tfjs_weights import quantise_kernels
+from exporters.tfjs_fusions import take_apart
+from exporters.tfjs_weights import quantise_kernels, store_in_float16
+from exporters.unsupported import unsupported
 
 MODEL_FILE = "model.json"
 # tensorflowjs imports these for conversions that are not used here; beside a current TensorFlow they cannot be had.
@@ -36,21 +38,30 @@ def export(saved_model_dir: Path, card: Card, out: Path, *, precision: str, cali
         saved_model_dir: as `write_saved_model` leaves it.
         card: carried in the model's `userDefinedMetadata`; with a cut, `features` is a second output.
         out: the artifact's folder, which exists.
-        precision: `float32`; `float16` and `uint8` store weights so (smaller to fetch, computed in float32), `uint8`
-            with a scale for each channel, see `quantise_kernels`.
+        precision: `float32`; `float16` and `uint8` store weights so (smaller to fetch, computed in float32), see
+            `store_in_float16` and `quantise_kernels`.
         calibration_images: not looked at; every exporter takes the same arguments.
+
+    Raises:
+        InputError: the model has operators that TF.js lacks.
     """
     converter = _import_converter()
-    converter.convert_tf_saved_model(
-        str(saved_model_dir),
-        str(out),
-        signature_def=WITH_FEATURES if card.cut else SERVING,
-        saved_model_tags="serve",
-        quantization_dtype_map={"float16": "*"} if precision == "float16" else None,
-        use_structured_outputs_names=True,
-        metadata={"card": card.to_json()},
-    )
+    try:
+        converter.convert_tf_saved_model(
+            str(saved_model_dir),
+            str(out),
+            signature_def=WITH_FEATURES if card.cut else SERVING,
+            saved_model_tags="serve",
+            use_structured_outputs_names=True,
+            metadata={"card": card.to_json()},
+        )
+    except ValueError as fault:
+        # The converter raises it for operators that TF.js lacks, and only for them.
+        raise unsupported("TF.js", saved_model_dir, fault) from fault
     _settle_output_names(out / MODEL_FILE)
+    take_apart(out)
+    if precision == "float16":
+        store_in_float16(out)
     if precision == "uint8":
         quantise_kernels(out)
 

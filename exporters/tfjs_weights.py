@@ -1,4 +1,7 @@
-"""Stores the kernels of a TF.js graph model in 8 bits, with a scale for each output channel.
+"""Stores the weights of a TF.js graph model in fewer bits: kernels and biases in float16, or kernels in 8 bits.
+
+In float16 numbers beside the layers stay as they are: 1 / 6 in a hard sigmoid would be off in the same way everywhere. In
+8 bits there is a scale for each output channel.
 
 TF.js's own `uint8` has one scale for a whole tensor, which a network with depthwise convolutions does not survive. Here
 a kernel is stored as whole numbers -127..127 and multiplied by its channels' scales in the graph, before it is used:
@@ -23,6 +26,8 @@ _SHARED_AXES = {
     "MatMul": (0,),
     "_FusedMatMul": (0,),
 }
+# Where a bias is added behind an operator instead of in it.
+_ADDITIONS = frozenset({"AddV2", "BiasAdd"})
 
 
 def quantise_kernels(folder: Path) -> None:
@@ -42,7 +47,29 @@ def quantise_kernels(folder: Path) -> None:
         if kernel not in scaled:
             scaled[kernel] = _add_scale(nodes, weights, kernel, _SHARED_AXES[node["op"]])
         node["input"][1] = scaled[kernel]
-    _write_weights(folder, model, weights, set(scaled))
+    # TF.js reads the stored byte times `scale` plus `min`: 1..255 become -127..127.
+    _write_weights(folder, model, weights, set(scaled), {"dtype": "uint8", "min": -128, "scale": 1})
+    path.write_text(json.dumps(model, sort_keys=True, separators=(",", ":"), ensure_ascii=False), encoding="utf-8")
+
+
+def store_in_float16(folder: Path) -> None:
+    """Rewrite the shards and `folder/model.json`, whose weights are all float32, with kernels and biases in float16."""
+    path = folder / "model.json"
+    model = json.loads(path.read_text(encoding="utf-8"))
+    nodes = model["modelTopology"]["node"]
+    sources = {node["name"]: node["input"][0] for node in nodes if node["op"] == "Identity"}
+    found = set()
+    for node in nodes:
+        following = node["input"][1:] if node["op"] in _SHARED_AXES or node["op"] in _ADDITIONS else ()
+        for name in following:
+            while name in sources:
+                name = sources[name]
+            found.add(name)
+    weights = _read_weights(folder, model)
+    narrow = {
+        name for name in found if name in weights and weights[name].dtype == np.float32 and weights[name].size > 1
+    }
+    _write_weights(folder, model, weights, narrow, {"dtype": "float16"})
     path.write_text(json.dumps(model, sort_keys=True, separators=(",", ":"), ensure_ascii=False), encoding="utf-8")
 
 
@@ -84,17 +111,19 @@ def _read_weights(folder: Path, model: dict[str, Any]) -> dict[str, np.ndarray]:
     return weights
 
 
-def _write_weights(folder: Path, model: dict[str, Any], weights: dict[str, np.ndarray], kernels: set[str]) -> None:
+def _write_weights(
+    folder: Path, model: dict[str, Any], weights: dict[str, np.ndarray], narrow: set[str], quantization: dict[str, Any]
+) -> None:
+    """Write the shards; the weights named by `narrow` are stored as `quantization` says, in TF.js's words."""
     for group in model["weightsManifest"]:
         for name in group["paths"]:
             (folder / name).unlink()
     entries, parts = [], []
     for name, values in weights.items():
         entry: dict[str, Any] = {"name": name, "shape": list(values.shape), "dtype": str(values.dtype)}
-        if name in kernels:
-            # TF.js reads the stored byte times `scale` plus `min`: 1..255 become -127..127.
-            entry["quantization"] = {"dtype": "uint8", "min": -128, "scale": 1, "original_dtype": "float32"}
-            values = (values + 128).astype(np.uint8)
+        if name in narrow:
+            entry["quantization"] = {**quantization, "original_dtype": "float32"}
+            values = (values - quantization.get("min", 0)).astype(quantization["dtype"])
         entries.append(entry)
         parts.append(np.ascontiguousarray(values).tobytes())
     data = b"".join(parts)

@@ -10,11 +10,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
+from tensorflow.lite.python.convert_phase import ConverterError
 
 from exporters.calibration import with_full_range
 from exporters.contract import INPUT_NAME, Card
 from exporters.errors import CutpointError, InputError
 from exporters.saved_model import SERVING
+from exporters.unsupported import unsupported
 
 MODEL_FILE = "model.tflite"
 
@@ -31,7 +33,7 @@ def export(saved_model_dir: Path, card: Card, out: Path, *, precision: str, cali
         calibration_images: uint8 (N, height, width, 3) from the training split; only `int8` looks at them.
 
     Raises:
-        InputError: `int8` without calibration images.
+        InputError: `int8` without calibration images, or the model has operators that TFLite lacks.
         CutpointError: the input scale of `int8` did not come out as 1.0.
     """
     converter = tf.lite.TFLiteConverter.from_saved_model(str(saved_model_dir), signature_keys=[SERVING])
@@ -41,7 +43,10 @@ def export(saved_model_dir: Path, card: Card, out: Path, *, precision: str, cali
         converter.target_spec.supported_types = [tf.float16]
     if precision == "int8":
         _ask_for_full_integers(converter, card, calibration_images)
-    content = converter.convert()
+    try:
+        content = converter.convert()
+    except ConverterError as fault:
+        raise unsupported("TFLite", saved_model_dir, fault) from fault
     if precision == "int8":
         _check_input_scale(content)
     (out / MODEL_FILE).write_bytes(content)

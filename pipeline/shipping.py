@@ -10,7 +10,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 
 from exporters.contract import ArtifactName, Card
@@ -18,6 +17,8 @@ from exporters.export import export_artifact, keep_in_cache, move_into_place
 from exporters.fingerprints import WeightSet, read_sets, write_fingerprints
 from exporters.golden import sha256_of
 from exporters.inference import InferenceModels
+from exporters.memory import give_back
+from exporters.opaque import load_model
 from exporters.papers import parse_artifact_name
 from pipeline import bundle
 from pipeline.run import versions
@@ -49,8 +50,10 @@ def ship(out: Path, names: tuple[ArtifactName, ...], state: dict[str, Any], log:
                 stage.cached = cached.is_dir() and weights.is_dir()
                 if not stage.cached:
                     models = models or _inference_models(out, card, calibration_images, state, Path(work))
-                    _make(name, models.saved_model(name.precision), card, cached, calibration_images)
+                    _make(name, models.saved_model(name.precision), card, cached, calibration_images, state)
                     _make_fingerprints(name.precision, models, weights)
+                    # Ten conversions of a large network would otherwise keep what each of them left behind.
+                    give_back()
                 _copy(cached, artifacts / str(name))
                 sets, roundings = read_sets(weights)
                 fingerprints[name.precision] = roundings[name.precision], sets[roundings[name.precision]]
@@ -71,16 +74,18 @@ def _key(out: Path, card: Card, calibration_images: np.ndarray, state: dict[str,
 def _inference_models(
     out: Path, card: Card, calibration_images: np.ndarray, state: dict[str, Any], work: Path
 ) -> InferenceModels:
-    model = keras.models.load_model(out / bundle.MODEL, compile=False)
-    cut = card.cut[0] if card.cut else None
+    model = load_model(out / bundle.MODEL)
     everywhere = bool(state.get("features_everywhere"))
-    return InferenceModels(model, cut, calibration_images, work, features_everywhere=everywhere)
+    return InferenceModels(model, card.cut, calibration_images, work, features_everywhere=everywhere)
 
 
-def _make(name: ArtifactName, saved: Path, card: Card, cached: Path, calibration_images: np.ndarray) -> None:
+def _make(
+    name: ArtifactName, saved: Path, card: Card, cached: Path, calibration_images: np.ndarray, state: dict[str, Any]
+) -> None:
     cached.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".making-", dir=cached.parent) as work:
-        made = export_artifact(name, saved, card, Path(work), calibration_images)
+        everywhere = bool(state.get("features_everywhere"))
+        made = export_artifact(name, saved, card, Path(work), calibration_images, features_everywhere=everywhere)
         keep_in_cache(made, cached)
 
 

@@ -52,7 +52,8 @@ def branched(groups: int = 1, first_padding: str = "same") -> keras.Model:
         if layer.weights:
             kernel, *bias = layer.get_weights()
             layer.set_weights([kernel, *(generator.normal(0.2, 0.2, each.shape) for each in bias)])
-    return fold(model).model
+    # Folding would take the groups apart, and readers have to know grouped convolutions of others.
+    return model if groups > 1 else fold(model).model
 
 
 def branched_images(count: int = 32) -> np.ndarray:

@@ -135,10 +135,11 @@ def off_where_brighter(folder: Path, place: tuple[int, int, int], limit: float, 
 
 
 def scaling_slightly_off(folder: Path) -> None:
-    """Pixels are multiplied by 1/127.6, not by 1/127.5."""
+    """Pixels are divided by 127.6, not by 127.5; or multiplied by its reciprocal."""
     with onnx_of(folder) as model:
         name = "small_1/pixel_scaling_1/mul/input_1"
-        store_in_onnx(model, name, np.asarray(1 / 127.6, stored_in_onnx(model, name).dtype))
+        stored = stored_in_onnx(model, name)
+        store_in_onnx(model, name, np.asarray(127.6 if stored > 1 else 1 / 127.6, stored.dtype))
 
 
 def squeezes_the_wrong_axis(folder: Path) -> None:

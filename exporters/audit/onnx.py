@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import onnx
 
-from exporters.audit.contents import Contents, Port
+from exporters.audit.contents import Constant, Contents, Port
 from exporters.audit.onnx_dtypes import computed_dtypes, schema_of
 from exporters.audit.onnx_graph import STANDARD, Graph, attributes, dtype_name, nested, refuse_outside, resolve
 from exporters.audit.onnx_layers import find_layers, quantisation_behind
@@ -57,8 +58,17 @@ def read(folder: Path) -> Contents:
             weights=tally((each.dtype, each.values.size) for each in stored.values() if each.values.size > 1),
             activations=tally((dtype, 1) for dtype in computed_dtypes(graph, _given(model.graph), opset)),
             layers=tuple(layers),
-            constants=tuple(each for origin, each in stored.items() if origin not in used),
+            constants=tuple(_as_factor(graph, each) for origin, each in stored.items() if origin not in used),
         )
+
+
+def _as_factor(graph: Graph, constant: Constant) -> Constant:
+    """Return the reciprocal of a constant that only divides: dividing by it is multiplying with that."""
+    consumers = graph.consumers.get(constant.name, [])
+    divides = consumers and all(each.op_type == "Div" and each.input[1] == constant.name for each in consumers)
+    if not divides or constant.step.any() or not constant.values.all():
+        return constant
+    return dataclasses.replace(constant, values=(1 / constant.values.astype(np.float64)).astype(np.float32))
 
 
 def _given(graph: onnx.GraphProto) -> dict[str, str]:

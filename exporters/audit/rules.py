@@ -29,6 +29,8 @@ TO_PROBABILITIES = frozenset({"softmax", "sigmoid"})
 # A converter's scale is the span divided by the number of steps, but for the rounding of float32 and of the calibration.
 SCALE_ROUNDING = 2e-3
 LARGEST_WIDENING = 2.0
+# Of the width of what is concatenated: how much of one part may lie outside the range that all parts share.
+LARGEST_CLIPPING = 0.05
 # Of ReLU and ReLU6, which some formats write as a clip between two constants.
 ACTIVATION_BOUNDS = (0.0, 6.0)
 MOST_REASONS = 3
@@ -239,6 +241,9 @@ def _covers(quantisation: Quantisation, measured: tuple[tuple[float, float], ...
     if len(measured) == 1:
         same_width = abs((found_high - found_low) - (high - low)) <= SCALE_ROUNDING * (high - low) + 1e-9
         return same_width and abs(found_low - low) <= slack
+    if len(measured) == 3:
+        # What is concatenated has one scale, which the converter takes from one of its parts where it was pooled before.
+        slack = max(slack, LARGEST_CLIPPING * (widest[1] - widest[0]))
     # What lay in the same memory meanwhile is not known to the last step.
     holds = found_low <= low + slack and found_high >= high - slack
     return holds and found_high - found_low <= LARGEST_WIDENING * (widest[1] - widest[0])

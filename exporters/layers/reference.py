@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from exporters import opaque
 from exporters.audit.contents import LINEAR, RELU, RELU6
 from exporters.errors import InputError
 from exporters.fingerprinting import WeightedLayer, weighted_layers
@@ -31,8 +33,8 @@ def load_model(out: Path) -> keras.Model:
     """
     path = Path(out) / MODEL_FILE
     try:
-        return keras.models.load_model(path, compile=False)
-    except (OSError, ValueError, TypeError) as fault:
+        return opaque.load_model(path)
+    except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as fault:
         raise InputError(
             f"The Keras model {path} cannot be loaded: {fault}.",
             "the model.keras that the export wrote",

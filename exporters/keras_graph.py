@@ -1,0 +1,70 @@
+"""The graph of a functional Keras model: its calls in order, who takes what, and the same graph built anew."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from exporters.opaque import is_opaque
+
+
+def calls_of(model: keras.Model) -> list[Any]:
+    """Return the calls (Keras's nodes) that compute something, each behind those that it takes from."""
+    depths = sorted(model._nodes_by_depth, reverse=True)
+    return [node for depth in depths for node in model._nodes_by_depth[depth] if not node.is_input]
+
+
+def consumers_of(model: keras.Model) -> dict[int, int]:
+    """Return id of a symbolic tensor -> how many calls take it; that it is an output of the model counts as one more."""
+    counts: dict[int, int] = {}
+    for tensor in [each for node in calls_of(model) for each in node.input_tensors] + list(model.outputs):
+        counts[id(tensor)] = counts.get(id(tensor), 0) + 1
+    return counts
+
+
+def rebuild(model: keras.Model, replace: Callable[[Any], Callable]) -> keras.Model:
+    """Return a new model with the graph of a given one, every operation replaced.
+
+    Args:
+        model: functional; its own layers are not touched as long as `replace` makes new ones.
+        replace: operation -> what is called in its place, with the arguments of the operation's call.
+
+    Returns:
+        A model with inputs of the same names and shapes, and outputs of the same structure and names.
+    """
+    fresh = {
+        id(tensor): keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=tensor._keras_history.operation.name)
+        for tensor in model.inputs
+    }
+    inputs = keras.tree.map_structure(lambda tensor: fresh[id(tensor)], model._inputs_struct)
+    return keras.Model(inputs, run(model, inputs, replace), name=model.name)
+
+
+def run(model: keras.Model, inputs: Any, replace: Callable[[Any], Callable]) -> Any:
+    """Run values or symbolic tensors through a model's graph; `replace` as in `rebuild`. Returns the model's outputs."""
+    return graph_of(model)._run_through_graph(inputs, operation_fn=replace)
+
+
+def graph_of(model: keras.Model) -> keras.Model:
+    """Return the model whose graph can be walked: a Sequential keeps one inside."""
+    return model._functional if isinstance(model, keras.Sequential) else model
+
+
+def each_once(replace: Callable[[Any], Callable]) -> Callable[[Any], Callable]:
+    """Return `replace` as a function that asks once for each operation: a layer that is called several times stays one."""
+    made: dict[int, Callable] = {}
+
+    def remembered(operation: Any) -> Callable:
+        if id(operation) not in made:
+            made[id(operation)] = replace(operation)
+        return made[id(operation)]
+
+    return remembered
+
+
+def copy_of(layer: keras.layers.Layer, **settings: Any) -> keras.layers.Layer:
+    """Return a new layer of the same class and settings but for those given; its weights are still to be set."""
+    # A SavedModel is taken as it is: it has no settings to change, and is never changed itself.
+    return layer if is_opaque(layer) else type(layer).from_config({**layer.get_config(), **settings})

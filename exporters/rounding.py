@@ -1,0 +1,105 @@
+"""Rounds a kernel to a grid such that its products with what it is multiplied with change least. Pure numpy.
+
+The method is that of Frantar et al. 2022 (arXiv:2210.17323), which calls it GPTQ.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable
+
+import numpy as np
+
+# A larger kernel is rounded in parts of so many inputs, each by itself: the time grows with the cube of a part.
+PART = 512
+ROWS_OF_PARTS = 4_096
+BLOCK = 64
+# Relative to the mean of the diagonal: keeps a singular covariance invertible.
+DAMPING = 0.001
+
+Grid = Callable[[np.ndarray, np.ndarray], np.ndarray]
+GridMaker = Callable[[np.ndarray], Grid]
+
+
+def float16_grid(matrix: np.ndarray) -> Grid:
+    """Return a function that rounds values to the nearest float16; see `per_channel_grid`."""
+    return lambda values, index: values.astype(np.float16).astype(np.float64)
+
+
+def per_channel_grid(matrix: np.ndarray) -> Grid:
+    """Return a function that rounds to 8 bits, symmetric, one scale for each output channel.
+
+    Args:
+        matrix: (groups, inputs, outputs), whose largest values define the scales and stay.
+
+    Returns:
+        (values (groups, outputs), index of the input) -> rounded values.
+    """
+    largest = np.abs(matrix).argmax(1)
+    peak = np.take_along_axis(matrix, largest[:, None], 1)[:, 0]
+    # A dead channel has no scale; its zeros stay zeros.
+    scale = np.where(peak != 0, np.abs(peak), 127.0) / 127
+
+    def snap(values: np.ndarray, index: np.ndarray) -> np.ndarray:
+        snapped = np.clip(np.rint(values / scale), -127, 127) * scale
+        return np.where(largest == index, peak, snapped)
+
+    return snap
+
+
+def round_in_parts(matrix: np.ndarray, rows: np.ndarray, grid: Grid) -> np.ndarray:
+    """Round a kernel by least squares; a large one in parts of its inputs, each as if there were no others.
+
+    Arguments and result are those of `round_by_least_squares`.
+    """
+    count = matrix.shape[1]
+    parts = -(-count // PART)
+    if parts == 1:
+        return round_by_least_squares(matrix, rows, grid)
+    rows = rows[:, :: max(1, rows.shape[1] // ROWS_OF_PARTS)]
+    edges = [count * index // parts for index in range(parts + 1)]
+    rounded = []
+    for start, end in itertools.pairwise(edges):
+        within = functools.partial(_shifted, grid, start)
+        rounded.append(round_by_least_squares(matrix[:, start:end], rows[:, :, start:end], within))
+    return np.concatenate(rounded, axis=1)
+
+
+def _shifted(grid: Grid, start: int, values: np.ndarray, index: np.ndarray) -> np.ndarray:
+    return grid(values, index + start)
+
+
+def round_by_least_squares(matrix: np.ndarray, rows: np.ndarray, grid: Grid) -> np.ndarray:
+    """Round a kernel to a grid so that its products with `rows` change least.
+
+    The rows are centred first: what is left of the mean is the bias's to correct.
+
+    Args:
+        matrix: float64 (groups, inputs, outputs).
+        rows: (groups, rows, inputs).
+        grid: rounds one input's values (groups, outputs), given the input's index.
+
+    Returns:
+        float64 (groups, inputs, outputs), every value on the grid.
+    """
+    centred = np.ascontiguousarray(rows, np.float64)
+    centred -= centred.mean(1, keepdims=True)
+    covariance = centred.transpose(0, 2, 1) @ centred / rows.shape[1]
+    count = matrix.shape[1]
+    diagonal = np.einsum("gii->gi", covariance)
+    covariance = covariance + (DAMPING * diagonal.mean(1) + 1e-9)[:, None, None] * np.eye(count)
+    # The upper Cholesky factor of the inverse holds, row by row, how an error is best spread over what comes after.
+    spread = np.linalg.cholesky(np.linalg.inv(covariance)).transpose(0, 2, 1)
+    left, result = matrix.copy(), np.empty_like(matrix)
+    for start in range(0, count, BLOCK):
+        end = min(start + BLOCK, count)
+        errors = np.empty((len(matrix), end - start, matrix.shape[2]))
+        for index in range(start, end):
+            result[:, index] = grid(left[:, index], np.asarray(index))
+            error = (left[:, index] - result[:, index]) / spread[:, index, index, None]
+            errors[:, index - start] = error
+            left[:, index + 1 : end] -= spread[:, index, index + 1 : end, None] * error[:, None]
+        # What comes after the block is told of its errors at once, by one product of matrices.
+        left[:, end:] -= spread[:, start:end, end:].transpose(0, 2, 1) @ errors
+    return result
