@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from exporters.errors import InputError, nearest
 SCHEMA_VERSION = 1
 INPUT_NAME = "image"
 FEATURES_NAME = "features"
+# What the names of outputs begin with that carry further cuts; no head may be called so.
+FEATURES_PREFIX = f"{FEATURES_NAME}_"
 # Which test pictures may be published: some, none or all of those in the golden set.
 PUBLISH = ("samples", "none", "all")
 
@@ -38,7 +41,8 @@ class Output:
     """One named output of a model: one head.
 
     `shape` without the batch axis; `dtype` as the artifact stores it (runners always answer in float32);
-    `activation` is `softmax`, `sigmoid` or `linear`; `labels` in index order, empty where the task has none.
+    `activation` is `softmax`, `sigmoid`, `linear` or `unit_length`; `labels` in index order, empty where the task has none;
+    `unit` says what a number of it means, `unit length` that each answer is a vector of length 1.
     """
 
     name: str
@@ -67,7 +71,8 @@ class Card:
 
     The input is always `image`: (N, `resize.height`, `resize.width`, 3), RGB, raw values 0..255;
     `input_dtype` is `uint8` for full-integer TFLite and `float32` otherwise. `created_from` is the
-    fingerprint of the run; no clock time is stored, so that the same run makes the same bytes.
+    fingerprint of the run; no clock time is stored, so that the same run makes the same bytes. `cut` lists the layers that
+    the backbone was cut at, the deepest last; `features_names` says which output carries which.
     """
 
     name: str
@@ -151,6 +156,30 @@ class Card:
             ) from fault
 
 
+def features_names(cut: Sequence[str]) -> dict[str, str]:
+    """Return cut -> name of the output that carries its feature map, for all cuts of a model.
+
+    The deepest, thus the last, is `features`; another is `features_` and its layer's name in lower-case letters, digits
+    and `_`. Where two layers would share a name, the later one has a number behind it.
+
+    Args:
+        cut: names of layers, as `Card.cut` lists them.
+    """
+    names: dict[str, str] = {}
+    for layer in cut[:-1]:
+        plain = FEATURES_PREFIX + re.sub(r"[^a-z0-9]+", "_", layer.lower()).strip("_")
+        name, number = plain, 2
+        while name in names.values():
+            name, number = f"{plain}_{number}", number + 1
+        names[layer] = name
+    return names | ({cut[-1]: FEATURES_NAME} if cut else {})
+
+
+def is_features_name(name: str) -> bool:
+    """Return whether an output of that name carries a cut's feature map, and is thus no head."""
+    return name == FEATURES_NAME or name.startswith(FEATURES_PREFIX)
+
+
 def _output_to_json(output: Output) -> dict[str, Any]:
     return dataclasses.asdict(output) | {"shape": list(output.shape), "labels": list(output.labels)}
 
@@ -191,7 +220,8 @@ class Format:
     `backends` are what its runner can compute with; `integer_precisions` take uint8 pixels and answer classifications in
     uint8; `needs` names a program that its runner starts; `runtimes` are all in which its artifacts are judged, the
     first being the one that judges the accuracy; `reader` is `module:function`, which tells what is inside an artifact
-    folder; `tap` is `module:function`, which gives the values of its inner tensors; `opset` the one it is written in.
+    folder; `tap` is `module:function`, which gives the values of its inner tensors; `opset` the one it is written in;
+    `carries_features` says that its artifacts give every cut's feature map, whether asked for or not.
     """
 
     exporter: str
@@ -205,6 +235,7 @@ class Format:
     integer_precisions: tuple[str, ...] = ()
     needs: str = ""
     opset: int | None = None
+    carries_features: bool = False
 
 
 FORMATS: dict[str, Format] = {
@@ -223,6 +254,7 @@ FORMATS: dict[str, Format] = {
         reader="exporters.audit.tfjs:read",
         tap="exporters.layers.tfjs:activations",
         needs="node",
+        carries_features=True,
     ),
     "tflite": Format(
         exporter="exporters.tflite:export",
@@ -268,7 +300,9 @@ class Limits:
     share 0..1 of images with the same top-1 label outside near-ties, `accuracy_drop` the largest fall of accuracy
     in shares (None: not judged), `relative_error` the largest error of a regression in shares of the spread,
     `log_max_abs` the largest difference of log-probabilities (None: not judged), `confidence_shift` by how much the mean
-    probability of the likeliest label may change (None: not judged).
+    probability of the likeliest label may change (None: not judged), `least_cosine` the least
+    cosine between an embedding and Keras's of the same image, `neighbours` the least share of images whose nearest neighbour
+    among the others stays the same (None: embeddings are not judged).
     """
 
     max_abs: float | None
@@ -277,17 +311,22 @@ class Limits:
     relative_error: float = 0.01
     log_max_abs: float | None = None
     confidence_shift: float | None = None
+    least_cosine: float | None = None
+    neighbours: float | None = None
 
 
 CEILINGS: dict[str, Limits] = {
     # Of log-probabilities: twenty times what the roundings of float32 bring, seven times those of float16, in real networks.
-    "float32": Limits(1e-4, 1.0, log_max_abs=1e-3),
-    "float16": Limits(5e-3, 0.995, log_max_abs=0.06),
-    "uint8": Limits(5e-2, 0.98, 0.01, 0.05),
-    "uint16": Limits(5e-2, 0.98, 0.01, 0.05),
-    "dynamic_int8": Limits(5e-2, 0.98, 0.01, 0.05),
-    "int16x8": Limits(5e-2, 0.98, 0.01, 0.05),
-    "int8": Limits(None, 0.95, 0.01, 0.05, confidence_shift=0.03),
+    # Cosines are those of vectors that are off by 0.1 %, 1 %, 15 % and 35 % of their length across it. What feature maps of
+    # these precisions may be off by, an embedding may be, which is their mean; only int8 rounds it once more, in steps of 1/128.
+    # Neighbours are held to the share that labels are held to.
+    "float32": Limits(1e-4, 1.0, log_max_abs=1e-3, least_cosine=0.9999995, neighbours=1.0),
+    "float16": Limits(5e-3, 0.995, log_max_abs=0.06, least_cosine=0.99995, neighbours=0.995),
+    "uint8": Limits(5e-2, 0.98, 0.01, 0.05, least_cosine=0.989, neighbours=0.98),
+    "uint16": Limits(5e-2, 0.98, 0.01, 0.05, least_cosine=0.989, neighbours=0.98),
+    "dynamic_int8": Limits(5e-2, 0.98, 0.01, 0.05, least_cosine=0.989, neighbours=0.98),
+    "int16x8": Limits(5e-2, 0.98, 0.01, 0.05, least_cosine=0.989, neighbours=0.98),
+    "int8": Limits(None, 0.95, 0.01, 0.05, confidence_shift=0.03, least_cosine=0.94, neighbours=0.95),
 }
 
 

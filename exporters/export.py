@@ -7,16 +7,23 @@ import importlib
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
-from exporters.contract import FORMATS, INPUT_NAME, ArtifactName, Card
+from exporters.contract import FORMATS, INPUT_NAME, ArtifactName, Card, features_names
 from exporters.papers import artifact_card, labels_files
 
 
 def export_artifact(
-    name: ArtifactName, saved_model_dir: Path, card: Card, artifacts: Path, calibration_images: np.ndarray
+    name: ArtifactName,
+    saved_model_dir: Path,
+    card: Card,
+    artifacts: Path,
+    calibration_images: np.ndarray,
+    *,
+    features_everywhere: bool = False,
 ) -> Path:
     """Write `artifacts/<format>-<precision>`, in a temporary place first, so that no half of it is ever left there.
 
@@ -26,6 +33,7 @@ def export_artifact(
         card: the Keras model's card.
         artifacts: the folder for the artifact's folder; an artifact of that name is replaced.
         calibration_images: uint8 (N, height, width, 3) from the training split.
+        features_everywhere: whether the SavedModel gives every format the cuts' feature maps.
 
     Returns:
         The artifact's folder.
@@ -38,7 +46,8 @@ def export_artifact(
         module, _, attribute = FORMATS[name.format].exporter.partition(":")
         export = getattr(importlib.import_module(module), attribute)
         export(saved_model_dir, card, folder, precision=name.precision, calibration_images=calibration_images)
-        write_papers(folder, card)
+        carried = features_everywhere or FORMATS[name.format].carries_features
+        write_papers(folder, card, features_names(card.cut) if carried else {})
         return move_into_place(folder, artifacts / str(name))
 
 
@@ -58,20 +67,21 @@ def keep_in_cache(folder: Path, target: Path) -> None:
         raise OSError(f"{target} could not be written")
 
 
-def write_papers(folder: Path, card: Card) -> None:
-    """Write `card.json`, the labels and `README.md` beside the model."""
+def write_papers(folder: Path, card: Card, features: Mapping[str, str] | None = None) -> None:
+    """Write `card.json`, the labels and `README.md` beside the model; `features` is layer -> output of the maps it gives."""
     card.write(folder / "card.json")
     for file_name, labels in labels_files(card).items():
         (folder / file_name).write_text("".join(f"{label}\n" for label in labels), encoding="utf-8", newline="\n")
-    (folder / "README.md").write_text(_readme(folder.name, card), encoding="utf-8", newline="\n")
+    (folder / "README.md").write_text(_readme(folder.name, card, features or {}), encoding="utf-8", newline="\n")
 
 
-def _readme(name: str, card: Card) -> str:
+def _readme(name: str, card: Card, features: Mapping[str, str]) -> str:
     outputs = "\n".join(
         f"- `{output.name}`: {output.task}, shape (N, {', '.join(map(str, output.shape))}), {output.dtype}, "
         f"{output.activation}" + (f", {len(output.labels)} labels" if output.labels else "")
         for output in sorted(card.outputs, key=lambda output: output.name)
     )
+    outputs += "".join(f"\n- `{output}`: feature map of the layer `{layer}`" for layer, output in features.items())
     size = f"{card.resize.height}, {card.resize.width}"
     return f"""# {card.name}: {name}
 

@@ -12,6 +12,10 @@ from exporters import measures
 from exporters.contract import Limits
 
 LARGEST_HALF_WIDTH = 0.02
+# Two images are as near as each other where their cosines to a third differ by no more.
+NEAR_TIE_OF_SIMILARITY = 0.01
+# Of vectors that should have the length 1: whole numbers, in steps of 1/128, bring lengths that are off by some hundredths.
+LARGEST_LENGTH_ERROR = 0.1
 # A table of more labels would be most of report.json, and nobody could read it.
 MOST_LABELS_OF_CONFUSION = 50
 
@@ -101,6 +105,47 @@ def judge_difference(figures: dict[str, object], limits: Limits) -> list[str]:
             f"the largest difference of log-probabilities {found}, which softmax hides where one label is sure"
         )
     return faults
+
+
+def judge_embedding(
+    expected: np.ndarray, answer: np.ndarray, limits: Limits, figures: dict[str, object], sampled: bool
+) -> list[str]:
+    """Judge directions, and what is near what among the images: embeddings (N, width). Returns what is wrong.
+
+    `least_cosine` is that of an image's embedding and Keras's of the same image; `neighbours` the share of images whose nearest
+    neighbour is kept, or changed for one that is as near but for 0.01 of cosine: which of two equally near ones comes first,
+    rounding may decide.
+    """
+    least = measures.least_cosine(expected, answer)
+    kept = measures.lost_similarity(expected, answer) <= NEAR_TIE_OF_SIMILARITY
+    share, wrong = float(kept.mean()), int((~kept).sum())
+    length_error = float(np.abs(np.linalg.norm(answer, axis=-1) - 1).max())
+    figures |= {"least_cosine": least, "neighbours": share, "length_error": length_error}
+    figures["smallest_passing_limits"] |= {"least_cosine": least, "neighbours": share}
+    if limits.least_cosine is None or limits.neighbours is None:
+        return []
+    faults = []
+    if not least >= limits.least_cosine:
+        found = f"{least:.7g}, under {limits.least_cosine:.7g}"
+        faults.append(f"the least cosine to the Keras model's embedding of the same image is {found}")
+    allowed = measures.allowed_disagreements(len(kept), limits.neighbours)
+    if sampled:
+        figures |= {"disagreements": wrong, "allowed_disagreements": allowed}
+    if wrong > allowed if sampled else share < limits.neighbours:
+        told = f"{wrong} of {len(kept)} images get another nearest neighbour"
+        faults.append(f"{told}; {limits.neighbours:.1%} must keep theirs")
+    # Along an embedding no more may be off than across it.
+    longest = min(LARGEST_LENGTH_ERROR, float(np.sqrt(2 * (1 - limits.least_cosine))))
+    if length_error > longest:
+        faults.append(f"an embedding's length is off by {length_error:.2g}, more than {longest:.2g}")
+    return faults
+
+
+def any_neighbour_passes(expected: np.ndarray) -> float:
+    """Return the share of images of whose other images at least half are as near as the nearest: whoever guesses passes."""
+    found = measures.similarities(expected)
+    others = np.sort(found, axis=-1)[:, 1:]
+    return float((others.max(-1) - np.median(others, axis=-1) <= NEAR_TIE_OF_SIMILARITY).mean())
 
 
 def judge_regression(expected: np.ndarray, answer: np.ndarray, limits: Limits, figures: dict[str, object]) -> list[str]:

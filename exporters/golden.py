@@ -42,8 +42,9 @@ class GoldenSet:
 
     `images` uint8 (N, height, width, 3); `truth` head -> int64 (N,) class indices, only for heads that have them;
     `reference` head -> float32 (N, ...); `card` is the Keras model's; `limits` precision -> limits; `fingerprints`
-    precision -> the weights that its artifacts must hold, empty where none were written; `features` float32
-    (M, height, width, channels), the cut point's output for `measures.spread(N, M)` of the images, None without a cut.
+    precision -> the weights that its artifacts must hold, empty where none were written; `features` name of
+    an output (see `contract.features_names`) -> float32 (M, height, width, channels), a cut's feature map of
+    `measures.spread(N, M)` of the images, empty without a cut.
     """
 
     images: np.ndarray
@@ -52,7 +53,7 @@ class GoldenSet:
     card: Card
     limits: Mapping[str, Limits]
     fingerprints: Mapping[str, WeightSet] = dataclasses.field(default_factory=dict)
-    features: np.ndarray | None = None
+    features: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
 
 def write_golden(
@@ -71,8 +72,8 @@ def write_golden(
     labels = {f"labels_{name}": values for name, values in sorted(golden.truth.items())}
     np.savez_compressed(folder / "images.npz", images=golden.images, **labels)
     np.savez_compressed(folder / "reference.npz", **dict(sorted(golden.reference.items())))
-    if golden.features is not None:
-        np.savez_compressed(folder / FEATURES, features=golden.features)
+    if golden.features:
+        np.savez_compressed(folder / FEATURES, **dict(sorted(golden.features.items())))
     write_expected(folder / FILES, pictures, golden.card, reference_of_files)
 
 
@@ -184,13 +185,16 @@ def _check_arrays(reference: Mapping[str, np.ndarray], truth: Mapping[str, np.nd
             raise ValueError(f"the labels of '{name}' are not indices of its classes")
 
 
-def _read_features(path: Path, images: int) -> np.ndarray | None:
+def _read_features(path: Path, images: int) -> dict[str, np.ndarray]:
     if not path.is_file():
-        return None
+        return {}
     with np.load(path, allow_pickle=False) as arrays:
-        features = arrays["features"]
-    if features.dtype != np.float32 or features.ndim < 2 or not 0 < len(features) <= images:
-        raise ValueError(f"its features are {features.dtype} {features.shape}")
+        features = {name: arrays[name] for name in arrays.files}
+    for name, values in features.items():
+        if values.dtype != np.float32 or values.ndim < 2 or not 0 < len(values) <= images:
+            raise ValueError(f"its {name} are {values.dtype} {values.shape}")
+    if len({len(values) for values in features.values()}) != 1:
+        raise ValueError("its features are not of equally many images")
     return features
 
 

@@ -172,6 +172,37 @@ def allowed_disagreements(images: int, least_agreement: float) -> int:
     return 0
 
 
+def least_cosine(expected: np.ndarray, answer: np.ndarray) -> float:
+    """Return the least cosine over the images of the angle between their two vectors (N, width); 0 where one is all zeros."""
+    norms = np.linalg.norm(expected, axis=-1) * np.linalg.norm(answer, axis=-1)
+    cosines = np.where(norms > 0, (expected * answer).sum(-1) / np.where(norms > 0, norms, 1), 0.0)
+    return float(cosines.min())
+
+
+def similarities(vectors: np.ndarray) -> np.ndarray:
+    """Return the cosine of every two vectors of (N, width) as (N, N), -1..1; each one's with itself counts as -infinity."""
+    norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    directions = vectors / np.where(norms > 0, norms, 1)
+    found = directions @ directions.T
+    np.fill_diagonal(found, -np.inf)
+    return found
+
+
+def lost_similarity(expected: np.ndarray, answer: np.ndarray) -> np.ndarray:
+    """Return how much less like an image the neighbour is that the answers choose for it: float (N,), 0 or more.
+
+    Args:
+        expected, answer: embeddings (N, width) of the same N > 1 images.
+
+    Returns:
+        Of each image, by the expected embeddings alone: the cosine to its nearest neighbour among the others, less the cosine
+        to the one that is nearest by the answers. 0 where that is the same one.
+    """
+    true = similarities(expected)
+    chosen = similarities(answer).argmax(-1)
+    return true.max(-1) - np.take_along_axis(true, chosen[:, None], axis=-1)[:, 0]
+
+
 def relative_error(expected: np.ndarray, answer: np.ndarray) -> float:
     """Return the root mean square of the difference over that of the expected values; infinity for NaN."""
     size = float(np.sqrt(np.mean(np.square(expected, dtype=np.float64))))

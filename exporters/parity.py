@@ -133,6 +133,9 @@ def compare_output(
     if output.task == "multiclass":
         found, status = _judge_classes(expected, answer, limits, truth, figures, sampled)
         faults += gates.judge_difference(figures, limits) + found
+    elif output.task == "embedding":
+        found, status = _judge_embedding(expected, answer, limits, figures, sampled)
+        faults += gates.judge_difference(figures, limits) + found
     elif output.task == "regression":
         faults += gates.judge_regression(expected, answer, limits, figures)
     elif limits.max_abs is not None:
@@ -163,7 +166,9 @@ def _refusal(expected: np.ndarray, answer: np.ndarray, output: Output, limits: L
     if len(expected) == 1:
         return Comparison(DEGENERATE, "one image cannot tell a right artifact from a constant one", {})
     variation = float(np.ptp(expected, axis=0).max())
-    if variation < max(LEAST_VARIATION, 2 * (limits.max_abs or 0.0)):
+    # An embedding has many small numbers; what tells it from a constant is judged by its neighbours.
+    allowed = 0.0 if output.task == "embedding" else 2 * (limits.max_abs or 0.0)
+    if variation < max(LEAST_VARIATION, allowed):
         return Comparison(
             DEGENERATE, f"the Keras model's answers vary by {variation:.2g} over all images: a constant would agree", {}
         )
@@ -194,6 +199,21 @@ def _differences(expected: np.ndarray, answer: np.ndarray, output: Output, limit
         figures["log_max_abs"] = measures.log_max_abs(expected, answer)
         figures["smallest_passing_limits"] |= {"log_max_abs": figures["log_max_abs"]}
     return figures
+
+
+def _judge_embedding(
+    expected: np.ndarray, answer: np.ndarray, limits: Limits, figures: dict[str, object], sampled: bool
+) -> tuple[list[str], str | tuple[str, str]]:
+    faults = gates.judge_embedding(expected, answer, limits, figures, sampled)
+    if limits.least_cosine is None or limits.neighbours is None:
+        return faults, (
+            NOT_VERIFIED,
+            "these limits hold no cosine and no share of neighbours by which an embedding is judged",
+        )
+    alike = gates.any_neighbour_passes(expected)
+    if alike > LARGEST_SHARE_OF_NEAR_TIES:
+        return faults, (DEGENERATE, f"{alike:.1%} of the images are as near to most others as to the nearest")
+    return faults, VERIFIED
 
 
 def _judge_classes(

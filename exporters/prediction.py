@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from exporters.golden import ARTIFACTS
 from exporters.papers import parse_artifact_name
 from exporters.pixels import load_images
 from exporters.runtimes import open_runner
+
+SHOWN_VALUES = 6
 
 
 def predict_pictures(folder_or_artifact: Path, pictures: list[Path], top: int) -> list[dict[str, Any]]:
@@ -73,6 +76,15 @@ def find_artifact(named: Path) -> Path:
         "a result folder, a folder under its artifacts/, or the model's file in one",
         "check the path; `cutpoint run` makes artifacts",
     )
+
+
+def describe(output: Mapping[str, Any]) -> str:
+    """Return one head's answer, as `predict_pictures` gives it, in a line of text: labels, or how many values and the first."""
+    if "top" in output:
+        return ", ".join(f"{each['label']} {each['probability']:.3f}" for each in output["top"])
+    values = output["values"]
+    shown = ", ".join(f"{value:.4g}" for value in values[:SHOWN_VALUES])
+    return shown if len(values) <= SHOWN_VALUES else f"{len(values)} values: {shown}, ..."
 
 
 def _describe(answer: np.ndarray, output: Output, top: int) -> dict[str, Any]:

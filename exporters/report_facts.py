@@ -25,6 +25,8 @@ GATES = {
     "difference": "max_abs",
     "difference of logarithms": "log_max_abs",
     "agreement": "agreement",
+    "cosine": "least_cosine",
+    "neighbours": "neighbours",
     "accuracy": "accuracy_drop",
     "error": "relative_error",
 }
@@ -169,7 +171,9 @@ def _row(artifact: Mapping[str, Any], runtime: Mapping[str, Any]) -> Row:
         images=runtime.get("images"),
         of_images=runtime.get("of_images"),
         **{key: max(_figures(outputs, key), default=None) for key in ("max_abs", "log_max_abs", "kl")},
-        **{key: min(_figures(outputs, key), default=None) for key in ("agreement", "top5_agreement")},
+        # Of an embedding, images agree whose nearest neighbour stays the same.
+        agreement=min([*_figures(outputs, "agreement"), *_figures(outputs, "neighbours")], default=None),
+        top5_agreement=min(_figures(outputs, "top5_agreement"), default=None),
         accuracy=worst.get("accuracy"),
         accuracy_drop=worst.get("accuracy_drop"),
         latency_ms=(runtime.get("latency_ms") or {}).get("median"),
@@ -210,8 +214,12 @@ def gates(output: Mapping[str, Any]) -> list[Gate]:
         figure, limit = output.get(key), limits.get(key)
         if figure is None or limit is None or (key == "max_abs" and output.get("relative_error") is not None):
             continue
-        passed = figure >= limit if key == "agreement" else figure <= limit
-        if key == "agreement" and output.get("allowed_disagreements") is not None and math.isfinite(figure):
+        passed = figure >= limit if key in ("agreement", "least_cosine", "neighbours") else figure <= limit
+        if (
+            key in ("agreement", "neighbours")
+            and output.get("allowed_disagreements") is not None
+            and math.isfinite(figure)
+        ):
             passed = (output.get("disagreements") or 0) <= output["allowed_disagreements"]
         interval = output.get("accuracy_interval") if key == "accuracy_drop" else None
         if interval is not None and math.isfinite(figure) and interval[0] is not None and interval[0] <= 0:

@@ -93,7 +93,7 @@ def _sentence(gate: facts.Gate, output: Mapping[str, Any]) -> str:
     key = facts.GATES[gate.name]
     smallest = (output.get("smallest_passing_limits") or {}).get(key)
     text = f"{key} is {gate.figure:.6g}, the limit is {gate.limit:.6g}"
-    if gate.name == "agreement" and output.get("allowed_disagreements") is not None:
+    if gate.name in ("agreement", "neighbours") and output.get("allowed_disagreements") is not None:
         text += (
             f" ({output.get('disagreements')} of a sample disagree, {output['allowed_disagreements']} may by chance)"
         )

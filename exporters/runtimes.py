@@ -14,11 +14,11 @@ import numpy as np
 
 from exporters.contract import (
     AUTO,
-    FEATURES_NAME,
     FORMATS,
     Runtime,
     check_runtimes,
     every_runtime,
+    is_features_name,
     runtimes_called,
 )
 from exporters.errors import NotVerifiedError
@@ -111,13 +111,13 @@ class Answers:
     """What a runtime gave.
 
     `facts` are keys of its entry of report.json; `outputs` name -> float32 (N, ...) on the golden images, `of_files` on
-    the golden files; `features` the cut point's output where the artifact has it and the runner gives it, else None.
+    the golden files; `features` output name -> the feature maps that the artifact has, None where the runner gives none.
     """
 
     facts: Mapping[str, Any]
     outputs: Mapping[str, np.ndarray]
     of_files: Mapping[str, np.ndarray]
-    features: np.ndarray | None = None
+    features: Mapping[str, np.ndarray] | None = None
 
 
 def run_artifact(
@@ -141,8 +141,9 @@ def run_artifact(
     with open_runtime(runtime, folder) as runner:
         facts = {"version": runner.version, "where": getattr(runner, "where", "this machine")}
         start = time.perf_counter()
-        outputs = runner.predict(images)
-        answers_of_files = runner.predict(of_files) if len(of_files) else {}
+        heads = _heads_only(runner)
+        outputs = runner.predict(images, **heads)
+        answers_of_files = runner.predict(of_files, **heads) if len(of_files) else {}
         times = runner.time_one(images[0], SAMPLE_REPEATS if runtime.images else LATENCY_REPEATS)
         features = _features(runner, features_of)
         inference_s = time.perf_counter() - start
@@ -154,7 +155,11 @@ def run_artifact(
     return Answers(facts, outputs, answers_of_files, features)
 
 
-def _features(runner: Any, images: np.ndarray | None) -> np.ndarray | None:
-    if images is None or FEATURES_NAME not in runner.output_names or not hasattr(runner, "features"):
-        return None
-    return runner.features(images)
+def _heads_only(runner: Any) -> dict[str, Any]:
+    """Return the option that leaves feature maps out, where there are any: those of all images would fill the memory."""
+    heads = [name for name in runner.output_names if not is_features_name(name)]
+    return {"outputs": heads} if hasattr(runner, "features") and len(heads) < len(runner.output_names) else {}
+
+
+def _features(runner: Any, images: np.ndarray | None) -> Mapping[str, np.ndarray] | None:
+    return runner.features(images) if images is not None and hasattr(runner, "features") else None

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,32 +15,55 @@ import numpy as np
 from exporters.cloning import clone
 from exporters.contract import INPUT_NAME
 from exporters.errors import CutpointError, InputError
+from exporters.opaque import keep_beside
+from pipeline.cut import cuts_of
 from pipeline.scaling import scale_pixels
 
 # The run's own name stands in the card: a graph's name may hold few of the characters that a person may use.
 MODEL_NAME = "cutpoint"
 
 
-def feature_extractor(truncated: keras.Model, pixel_scaling: str, pooling: str) -> keras.Model:
-    """Return a model from raw pixels to what a head takes.
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """One head of a model: `head` takes what `pooling` makes of the feature maps of `cuts`, one behind the other."""
+
+    pooling: str
+    cuts: tuple[str, ...]
+    head: keras.Model
+
+
+def feature_extractor(truncated: keras.Model, pixel_scaling: str, wanted: Sequence[tuple[str, str]]) -> keras.Model:
+    """Return a model from raw pixels to what heads take.
 
     Args:
-        truncated: scaled pixels (N, height, width, 3) -> features (N, h, w, c).
+        truncated: scaled pixels (N, height, width, 3) -> features; see `pipeline.cut.truncate`.
         pixel_scaling: see `scale_pixels`.
-        pooling: `average`, `max` (N, c) or `flatten` (N, h * w * c).
+        wanted: (cut, pooling) each; the pooling is `average`, `max` (N, c) or `flatten` (N, h * w * c).
+
+    Returns:
+        `image` (N, height, width, 3) float32 0..255 -> float32 (N, width), the pooled features of each pair one behind the
+        other.
     """
     image = keras.Input(truncated.inputs[0].shape[1:], name=INPUT_NAME)
-    features = lay_flat(truncated, scale_pixels(image, pixel_scaling))
-    return keras.Model(image, _pool(features, pooling), name="feature_extractor")
+    maps = _feature_maps(truncated, scale_pixels(image, pixel_scaling))
+    pooled = [_pool(maps[cut], pooling) for cut, pooling in wanted]
+    joined = keras.layers.Concatenate()(pooled) if len(pooled) > 1 else pooled[0]
+    return keras.Model(image, joined, name="feature_extractor")
 
 
-def assemble(truncated: keras.Model, pixel_scaling: str, heads: Mapping[str, tuple[str, keras.Model]]) -> keras.Model:
+def pooled_width(truncated: keras.Model, cut: str, pooling: str) -> int:
+    """Return how many features a pooling makes of the feature map at a cut."""
+    shape = truncated.get_layer(cut).output.shape[1:]
+    return int(np.prod(shape)) if pooling == "flatten" else int(shape[-1])
+
+
+def assemble(truncated: keras.Model, pixel_scaling: str, heads: Mapping[str, Part]) -> keras.Model:
     """Put the parts together as one flat model of stock layers.
 
     Args:
         truncated: the frozen, truncated backbone.
         pixel_scaling: see `scale_pixels`.
-        heads: name -> (pooling, head on pooled features).
+        heads: name -> the head with what it takes.
 
     Returns:
         `image` (N, height, width, 3) float32 0..255 -> a dict, head name -> float32 (N, ...).
@@ -50,17 +74,35 @@ def assemble(truncated: keras.Model, pixel_scaling: str, heads: Mapping[str, tup
     """
     _check_names(truncated, heads)
     image = keras.Input(truncated.inputs[0].shape[1:], name=INPUT_NAME)
-    features = lay_flat(truncated, scale_pixels(image, pixel_scaling))
-    outputs = {
-        head_name: lay_flat(head, _pool(features, pooling, f"{head_name}_{pooling}"))
-        for head_name, (pooling, head) in sorted(heads.items())
-    }
+    maps = _feature_maps(truncated, scale_pixels(image, pixel_scaling))
+    outputs = {name: lay_flat(part.head, _taken(name, part, maps)) for name, part in sorted(heads.items())}
     shared = keras.Model(image, outputs, name=MODEL_NAME)
     # The layers of `shared` stand in the backbone's graph too; a clone has layers, and a file, of its own.
     model = clone(shared)
     model.trainable = False
     _check_frozen(model, truncated)
     return model
+
+
+def _feature_maps(truncated: keras.Model, scaled: keras.KerasTensor) -> dict[str, keras.KerasTensor]:
+    maps = lay_flat(truncated, scaled)
+    return maps if isinstance(maps, Mapping) else dict.fromkeys(cuts_of(truncated), maps)
+
+
+def _taken(name: str, part: Part, maps: Mapping[str, keras.KerasTensor]) -> keras.KerasTensor:
+    """Return what a head takes: the pooled features of its cuts, one behind the other."""
+    if len(part.cuts) == 1:
+        return _pool(maps[part.cuts[0]], part.pooling, _layer_names(name, part)[0])
+    *poolings, joined = _layer_names(name, part)
+    pooled = [_pool(maps[cut], part.pooling, each) for cut, each in zip(part.cuts, poolings, strict=True)]
+    return keras.layers.Concatenate(name=joined)(pooled)
+
+
+def _layer_names(name: str, part: Part) -> list[str]:
+    """Return the names of the layers between the feature maps and a head."""
+    if len(part.cuts) == 1:
+        return [f"{name}_{part.pooling}"]
+    return [*(f"{name}_{part.pooling}_of_{cut}" for cut in part.cuts), f"{name}_concatenate"]
 
 
 def lay_flat(model: keras.Model, value: keras.KerasTensor) -> Any:
@@ -90,12 +132,13 @@ def save_model(model: keras.Model, path: Path) -> None:
     with zipfile.ZipFile(path, "w") as rewritten:
         for name, data in members.items():
             rewritten.writestr(zipfile.ZipInfo(name), data)
+    keep_beside(model, path)
 
 
-def _check_names(truncated: keras.Model, heads: Mapping[str, tuple[str, keras.Model]]) -> None:
+def _check_names(truncated: keras.Model, heads: Mapping[str, Part]) -> None:
     taken = {layer.name for layer in truncated.layers} | {INPUT_NAME, "pixel_scaling"}
-    for head_name, (pooling, head) in sorted(heads.items()):
-        mine = {layer.name for layer in head.layers} | {f"{head_name}_{pooling}"}
+    for head_name, part in sorted(heads.items()):
+        mine = {layer.name for layer in part.head.layers} | set(_layer_names(head_name, part))
         if taken & mine:
             raise InputError(
                 f"The head '{head_name}' has a layer '{sorted(taken & mine)[0]}', and so has another part of the model.",

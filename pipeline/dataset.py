@@ -41,7 +41,8 @@ def list_examples(path: Path, targets: tuple[str, ...], group: str) -> tuple[Exa
     Args:
         path: a folder with a folder per class, inside `train`, `val`, `test` or directly; or a CSV with the columns
             `path`, the targets, and perhaps `group` and `split`.
-        targets: the columns that the heads learn; a folder has only `label`.
+        targets: the columns that the heads learn; a folder has only `label`. Without any, every picture in the folder
+            counts, in whatever folders they lie, and none has a label.
         group: a CSV column, or a regular expression searched in the path (its first group, else the whole match).
 
     Raises:
@@ -78,6 +79,8 @@ def _digest(path: Path) -> str:
 
 
 def _walk_folder(root: Path, targets: tuple[str, ...]) -> list[Example]:
+    if not targets:
+        return _without_labels(root)
     if targets != ("label",):
         raise InputError(
             f"A folder of pictures has no target {sorted(set(targets) - {'label'})}.",
@@ -102,6 +105,14 @@ def _walk_folder(root: Path, targets: tuple[str, ...]) -> list[Example]:
         if folder.is_dir() and not folder.name.startswith(".")
         for draft in _pictures_of_class(folder, _SPLIT_FOLDERS[split_folder.name.lower()])
     ]
+
+
+def _without_labels(root: Path) -> list[Example]:
+    folders = sorted(each for each in root.iterdir() if each.is_dir() and each.name.lower() in _SPLIT_FOLDERS)
+    splits = {folder: _SPLIT_FOLDERS[folder.name.lower()] for folder in folders}
+    found = splits if "train" in splits.values() else {root: ""}
+    drafts = [draft for folder, split in found.items() for draft in _pictures_of_class(folder, split)]
+    return [dataclasses.replace(draft, targets={}) for draft in drafts]
 
 
 def _has_folders(folder: Path) -> bool:
@@ -146,7 +157,7 @@ def _row_to_example(path: Path, row: dict, targets: tuple[str, ...], group: str,
         )
     if not row["path"] or any(row[target] is None for target in targets):
         raise InputError(
-            f"Line {line} of {path} has too few values.", f"path and {', '.join(targets)}", "complete the line"
+            f"Line {line} of {path} has too few values.", ", ".join(["path", *targets]), "complete the line"
         )
     group_column = group or "group"
     return Example(

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -91,8 +91,34 @@ class FeatureStore:
         return np.array(rows[[self._index[name] for name in names]])
 
 
+class JoinedStore:
+    """Stores that one pass fills: a row of it holds a row of each, side by side.
+
+    Args:
+        stores: entered ones, for the same pictures.
+    """
+
+    def __init__(self, stores: Sequence[FeatureStore]) -> None:
+        self._stores = tuple(stores)
+        self.folder = self._stores[0].folder
+        self.width = sum(store.width for store in self._stores)
+
+    def __contains__(self, sha256: str) -> bool:
+        return all(sha256 in store for store in self._stores)
+
+    def append(self, names: list[str], rows: np.ndarray) -> None:
+        """Add rows (len(names), width) to each store that lacks them."""
+        start = 0
+        for store in self._stores:
+            part = rows[:, start : start + store.width]
+            start += store.width
+            lacking = [index for index, name in enumerate(names) if name not in store]
+            if lacking:
+                store.append([names[index] for index in lacking], part[lacking])
+
+
 def extract_features(
-    store: FeatureStore,
+    store: FeatureStore | JoinedStore,
     examples: tuple[Example, ...],
     how: Resize,
     compute: Callable[[], Compute],
@@ -102,7 +128,7 @@ def extract_features(
     """Fill the store with the features of every picture that it lacks; decoding overlaps with computing.
 
     Args:
-        store: an entered store.
+        store: an entered store, or several joined.
         examples: all pictures.
         how: the resize.
         compute: called once if anything is missing; returns images uint8 (n, h, w, 3) -> features (n, width).
@@ -124,7 +150,7 @@ def extract_features(
     done = 0
     for names, images, reasons in _decoded_batches(list(missing.values()), how):
         bad |= reasons
-        _check_bad(bad, examples, bad_limit, last=done + len(names) + len(reasons) >= len(missing))
+        check_unreadable(bad, examples, bad_limit, last=done + len(names) + len(reasons) >= len(missing))
         if names:
             run = run or compute()
             store.append(names, run(images))
@@ -138,7 +164,7 @@ def find_unreadable(examples: tuple[Example, ...], how: Resize, bad_limit: float
     bad: dict[str, str] = {}
     for _, _, reasons in _decoded_batches(list(examples), how):
         bad |= reasons
-    _check_bad(bad, examples, bad_limit, last=True)
+    check_unreadable(bad, examples, bad_limit, last=True)
     return bad
 
 
@@ -169,7 +195,8 @@ def _decoded_batches(examples: list[Example], how: Resize) -> Iterator[tuple[lis
             pool.shutdown(cancel_futures=True)
 
 
-def _check_bad(bad: dict[str, str], examples: tuple[Example, ...], bad_limit: float, *, last: bool) -> None:
+def check_unreadable(bad: Mapping[str, str], examples: tuple[Example, ...], bad_limit: float, *, last: bool) -> None:
+    """Raise InputError where more than that share of the pictures cannot be read; `last`: no more can be found out."""
     unreadable = [example for example in examples if example.sha256 in bad]
     if len(unreadable) <= bad_limit * len(examples):
         return

@@ -6,7 +6,7 @@ import collections
 import dataclasses
 import hashlib
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from exporters.errors import InputError
@@ -148,6 +148,15 @@ def _assign_splits(examples: list[Example], shares: tuple[float, float, float], 
             result[index] = best
             quotas[label][best] -= 1
     return result
+
+
+def units_of(examples: Sequence[Example]) -> list[int]:
+    """Return for every example the number of what it stays together with: its group, and copies of its pictures."""
+    numbers = [0] * len(examples)
+    for number, indices in enumerate(_units(list(examples), list(range(len(examples)))).values()):
+        for index in indices:
+            numbers[index] = number
+    return numbers
 
 
 def _units(examples: list[Example], free: list[int]) -> dict[str, list[int]]:

@@ -128,7 +128,7 @@ def _golden(out: Path, one: small_models.Small, count: int) -> None:
     """Write so many golden images over the golden set; its files and fingerprints stay."""
     files = (out / "golden" / "files" / "expected.json").read_bytes()
     truth, reference = ({name: each[:count] for name, each in arrays.items()} for arrays in (one.truth, one.reference))
-    features = small_models.features_of(one) if count == len(one.images) else None
+    features = small_models.features_of(one) if count == len(one.images) else {}
     (out / "golden" / "features.npz").unlink()
     write_golden(GoldenSet(one.images[:count], truth, reference, one.card, CEILINGS, features=features), out, [], {})
     (out / "golden" / "files" / "expected.json").write_bytes(files)

@@ -188,10 +188,10 @@ def write_golden_of(out: Path, one: Small) -> None:
     write_manifest(out, one.card, CEILINGS)
 
 
-def features_of(one: Small) -> np.ndarray:
-    """The cut point's output for the images whose features the golden set keeps."""
+def features_of(one: Small) -> dict[str, np.ndarray]:
+    """The cut point's output for the images whose features the golden set keeps, by the name of the output."""
     extractor = keras.Model(one.model.inputs, one.model.get_layer(CUT).output)
-    return np.asarray(extractor(one.images[spread(len(one.images), FEATURES_IMAGES)].astype(np.float32)))
+    return {"features": np.asarray(extractor(one.images[spread(len(one.images), FEATURES_IMAGES)].astype(np.float32)))}
 
 
 def write_fingerprints_of(models: InferenceModels, out: Path) -> None:

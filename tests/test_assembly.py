@@ -15,7 +15,7 @@ import pytest
 from exporters.contract import Resize
 from exporters.errors import CutpointError, InputError
 from pipeline import assembly
-from pipeline.assembly import MODEL_NAME, assemble, feature_extractor, save_model
+from pipeline.assembly import MODEL_NAME, Part, assemble, feature_extractor, pooled_width, save_model
 from pipeline.backbones import PIXEL_SCALINGS
 from pipeline.backbones.loading import LoadedBackbone, digest_of_weights, load_backbone
 from pipeline.config import BackboneSection, HeadSection
@@ -26,6 +26,8 @@ from pipeline.scaling import scale_pixels
 SIDE_PX = 64
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, SIDE_PX, SIDE_PX, 3), np.uint8).astype(np.float32)
 CLASSES = {"sign": 3, "age": 4}
+CUT = "block_6_expand_relu"
+CUTS = ("block_3_expand_relu", "block_5_add", CUT)
 STOCK = {
     *("InputLayer", "Rescaling", "ZeroPadding2D", "Conv2D", "BatchNormalization", "ReLU", "DepthwiseConv2D", "Add"),
     *("GlobalAveragePooling2D", "GlobalMaxPooling2D", "Flatten", "Dropout", "Dense"),
@@ -41,20 +43,20 @@ def backbone() -> LoadedBackbone:
 
 @pytest.fixture(scope="module")
 def truncated(backbone: LoadedBackbone) -> keras.Model:
-    return truncate(backbone.model, "block_6_expand_relu")
+    return truncate(backbone.model, (CUT,))
 
 
-def heads_on(truncated: keras.Model, poolings: dict[str, str]) -> dict[str, tuple[str, keras.Model]]:
+def heads_on(truncated: keras.Model, poolings: dict[str, str]) -> dict[str, Part]:
     found = {}
     for name, pooling in poolings.items():
-        width = feature_extractor(truncated, "tf", pooling).output_shape[-1]
+        width = pooled_width(truncated, CUT, pooling)
         section = HeadSection(kind="mlp", hidden=(5,), dropout=0.5)
-        found[name] = (pooling, build_head(name, section, width, CLASSES.get(name, 2), seed=1))
+        found[name] = Part(pooling, (CUT,), build_head(name, section, width, CLASSES.get(name, 2), seed=1))
     return found
 
 
 @pytest.fixture(scope="module")
-def heads(truncated: keras.Model) -> dict[str, tuple[str, keras.Model]]:
+def heads(truncated: keras.Model) -> dict[str, Part]:
     return heads_on(truncated, {"sign": "average", "age": "max"})
 
 
@@ -77,24 +79,54 @@ def test_the_contract(model: keras.Model) -> None:
 def test_the_answers_are_those_of_the_parts(truncated: keras.Model, heads: dict, model: keras.Model) -> None:
     features = np.asarray(truncated(IMAGES / 127.5 - 1))
     pooled = {"average": features.mean((1, 2)), "max": features.max((1, 2))}
-    for name, (pooling, head) in heads.items():
-        assert np.abs(np.asarray(head(pooled[pooling])) - np.asarray(model(IMAGES)[name])).max() < 1e-5
+    for name, part in heads.items():
+        assert np.abs(np.asarray(part.head(pooled[part.pooling])) - np.asarray(model(IMAGES)[name])).max() < 1e-5
 
 
 @pytest.mark.parametrize("pooling", ["average", "max", "flatten"])
 def test_the_extractor_pools(truncated: keras.Model, pooling: str) -> None:
     features = np.asarray(truncated(IMAGES / 127.5 - 1))
     expected = {"average": features.mean((1, 2)), "max": features.max((1, 2)), "flatten": features.reshape(6, -1)}
-    found = np.asarray(feature_extractor(truncated, "tf", pooling)(IMAGES))
+    found = np.asarray(feature_extractor(truncated, "tf", [(CUT, pooling)])(IMAGES))
     assert found.shape == expected[pooling].shape
     assert np.abs(found - expected[pooling]).max() < 1e-4
+
+
+def test_the_extractor_lays_all_that_is_wanted_side_by_side(backbone: LoadedBackbone, truncated: keras.Model) -> None:
+    wanted = [(CUTS[2], "average"), (CUTS[0], "flatten"), (CUTS[0], "max")]
+    found = np.asarray(feature_extractor(truncate(backbone.model, CUTS), "tf", wanted)(IMAGES))
+    start = 0
+    for cut, pooling in wanted:
+        alone = truncate(backbone.model, (cut,))
+        expected = np.asarray(feature_extractor(alone, "tf", [(cut, pooling)])(IMAGES))
+        assert expected.shape[1] == pooled_width(alone, cut, pooling)
+        assert np.abs(found[:, start : start + expected.shape[1]] - expected).max() < 1e-5
+        start += expected.shape[1]
+    assert start == found.shape[1]
+
+
+def test_heads_take_the_features_of_their_own_cuts(backbone: LoadedBackbone) -> None:
+    truncated = truncate(backbone.model, CUTS)
+    maps = {cut: np.asarray(value) for cut, value in truncated(IMAGES / 127.5 - 1).items()}
+    taken = {"all": ("average", CUTS), "sign": ("max", (CUTS[1],)), "two": ("flatten", (CUTS[0], CUTS[2]))}
+    parts = {}
+    for name, (pooling, cuts) in taken.items():
+        width = sum(pooled_width(truncated, cut, pooling) for cut in cuts)
+        parts[name] = Part(pooling, cuts, build_head(name, HeadSection(), width, 3, seed=1))
+    model = assemble(truncated, "tf", parts)
+    pool = {"average": lambda each: each.mean((1, 2)), "max": lambda each: each.max((1, 2))}
+    for name, (pooling, cuts) in taken.items():
+        pooled = [pool.get(pooling, lambda each: each.reshape(len(each), -1))(maps[cut]) for cut in cuts]
+        expected = np.asarray(parts[name].head(np.concatenate(pooled, axis=1)))
+        assert np.abs(expected - np.asarray(model(IMAGES)[name])).max() < 1e-5
+    assert {type(layer).__name__ for layer in model.layers} <= STOCK | {"Concatenate"}
 
 
 @pytest.mark.parametrize("pixel_scaling", PIXEL_SCALINGS)
 def test_pixels_go_in_raw_whatever_the_scaling(truncated: keras.Model, heads: dict, pixel_scaling: str) -> None:
     image = keras.Input((SIDE_PX, SIDE_PX, 3))
     scaled = np.asarray(keras.Model(image, scale_pixels(image, pixel_scaling))(IMAGES))
-    expected = heads["sign"][1](np.asarray(truncated(scaled)).mean((1, 2)))
+    expected = heads["sign"].head(np.asarray(truncated(scaled)).mean((1, 2)))
     found = assemble(truncated, pixel_scaling, {"sign": heads["sign"]})(IMAGES)["sign"]
     assert np.abs(np.asarray(found) - np.asarray(expected)).max() < 1e-4
 
@@ -112,19 +144,15 @@ def test_frozen_weights_are_bit_identical(truncated: keras.Model, heads: dict, m
 def test_weights_that_changed_on_the_way_are_found(
     truncated: keras.Model, heads: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clone = keras.models.clone_model
+    clone = assembly.clone
 
     def careless(model: keras.Model) -> keras.Model:
         copy = clone(model)
-        set_weights = copy.set_weights
-
-        def wrongly(weights: list[np.ndarray]) -> None:
-            set_weights([weights[0] * (1 + 1e-6), *weights[1:]])
-
-        copy.set_weights = wrongly
+        layer = copy.get_layer("Conv1")
+        layer.set_weights([values * (1 + 1e-6) for values in layer.get_weights()])
         return copy
 
-    monkeypatch.setattr(assembly.keras.models, "clone_model", careless)
+    monkeypatch.setattr(assembly, "clone", careless)
     with pytest.raises(CutpointError, match="frozen weights of 'Conv1'"):
         assemble(truncated, "tf", heads)
 

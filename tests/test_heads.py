@@ -11,13 +11,13 @@ import pytest
 
 from exporters.errors import InputError
 from pipeline.config import HeadSection
-from pipeline.heads import HEADS, POOLINGS, build_head, check_head, pooling_of
+from pipeline.heads import HEADS, POOLINGS, TASKS, build_head, check_head, learns, pooling_of, task_of
 
 FEATURES = np.random.default_rng(0).normal(size=(4, 6)).astype(np.float32)
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.fixture(params=list(HEADS))
+@pytest.fixture(params=TASKS["multiclass"])
 def section(request: pytest.FixtureRequest) -> HeadSection:
     return HeadSection(kind=request.param, hidden=(5, 4), dropout=0.5)
 
@@ -67,6 +67,29 @@ def test_pooling(section: HeadSection) -> None:
         assert pooling_of(HeadSection(kind=section.kind, pooling=pooling)) == pooling
 
 
+def test_every_kind_has_a_task_of_its_own() -> None:
+    assert sorted(HEADS) == sorted(kind for kinds in TASKS.values() for kind in kinds)
+    for task, kinds in TASKS.items():
+        for kind in kinds:
+            assert task_of(HeadSection(kind=kind)) == task_of(HeadSection(kind=kind, task=task)) == task
+            assert learns(HeadSection(kind=kind)) == (task != "embedding")
+
+
+@pytest.mark.parametrize(("kind", "task"), [("embedding", "multiclass"), ("linear", "embedding")])
+def test_a_kind_that_cannot_answer_the_task(kind: str, task: str) -> None:
+    with pytest.raises(InputError, match=f"'{kind}' cannot answer the task '{task}'"):
+        check_head(HeadSection(kind=kind, task=task))
+
+
+def test_an_embedding_is_the_features_at_length_1() -> None:
+    head = build_head("near", HeadSection(kind="embedding"), width=6, classes=0, seed=0)
+    answers = np.asarray(head(FEATURES))
+    assert answers.shape == FEATURES.shape and answers.dtype == np.float32
+    assert np.allclose(answers, FEATURES / np.linalg.norm(FEATURES, axis=1, keepdims=True), atol=1e-6)
+    assert head.layers[-1].name == "near" and head.count_params() == 0
+    assert np.array_equal(head(np.zeros((1, 6), np.float32)), np.zeros((1, 6)))
+
+
 @pytest.mark.parametrize("wrong", [{"kind": "linea"}, {"pooling": "averag"}, {"task": "multiclas"}])
 def test_what_does_not_exist(wrong: dict[str, str]) -> None:
     with pytest.raises(InputError) as caught:
@@ -77,7 +100,8 @@ def test_what_does_not_exist(wrong: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["pipeline/training.py", *(f"pipeline/heads/{name}.py" for name in ("__init__", "linear", "mlp"))]
+    "path",
+    ["pipeline/training.py", *(f"pipeline/heads/{name}.py" for name in ("__init__", "embedding", "linear", "mlp"))],
 )
 def test_training_and_heads_know_only_keras(path: str) -> None:
     tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))

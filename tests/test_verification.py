@@ -341,6 +341,8 @@ def test_loosened_limits_are_said_and_tightened_ones_are_not() -> None:
         "The limit max_abs of float16 was loosened from 0.005 to 0.01.",
         "The limit agreement of float16 was loosened from 0.995 to 0.9.",
         "The limit log_max_abs of float16 was loosened from 0.06 to None.",
+        "The limit least_cosine of float16 was loosened from 0.99995 to None.",
+        "The limit neighbours of float16 was loosened from 0.995 to None.",
         "The limit max_abs of uint8 was loosened from 0.05 to None.",
         "The limit accuracy_drop of uint8 was loosened from 0.01 to None.",
         "The limit relative_error of int8 was loosened from 0.05 to 0.2.",

@@ -16,6 +16,8 @@ import { fetchBeside, imageToRgb, loadArtifact, predict, resize, topLabels } fro
 
 const tf = { ...core, loadGraphModel };
 const SHOWN_LABELS = 5;
+// An embedding has hundreds of numbers, which nobody reads one by one.
+const SHOWN_VALUES = 6;
 const BACKENDS = {
   wasm: async () => {},
   webgl: () => import("@tensorflow/tfjs-backend-webgl"),
@@ -117,7 +119,9 @@ function show(answers, card) {
     const { data } = answers[output.name];
     if (outputs.length > 1) answer.append(element("h3", "head-name", output.name));
     if (output.labels.length === 0) {
-      answer.append(element("p", "", `${Array.from(data, (value) => value.toPrecision(4)).join(", ")} ${output.unit}`));
+      const shown = Array.from(data.slice(0, SHOWN_VALUES), (value) => value.toPrecision(4)).join(", ");
+      const text = data.length > SHOWN_VALUES ? `${data.length} values: ${shown}, ...` : shown;
+      answer.append(element("p", "", `${text} ${output.unit}`));
       continue;
     }
     const top = topLabels(data, output.labels, SHOWN_LABELS);

@@ -11,7 +11,7 @@
  *   outputs: string[], answer: (data: Float32Array | Uint8Array, shape: number[]) => Promise<Part[]>}} Opened
  */
 
-import { FEATURES_NAME, imageToRgb, loadArtifact, outputNodes, predict, resize } from "./predict.js";
+import { imageToRgb, isFeatures, loadArtifact, outputNodes, predict, resize } from "./predict.js";
 
 const WARM_UPS = 2;
 // How many images a model with a free batch axis is given at once.
@@ -68,7 +68,7 @@ async function openOnnx({ backend, threads }) {
   const session = await ort.InferenceSession.create(model, { executionProviders: [backend], logSeverityLevel: 3 });
   const inputs = session.inputMetadata.map(({ name, type }) => ({ name, dtype: type }));
   const fixed = session.inputMetadata[0]?.shape?.[0];
-  const heads = session.outputNames.filter((name) => name !== FEATURES_NAME);
+  const heads = session.outputNames.filter((name) => !isFeatures(name));
   return {
     version: ort.env.versions.web,
     backend,
@@ -94,7 +94,7 @@ async function openLitert({ backend, signature }) {
   if (!runner) throw new Error(`The model has the signatures ${Object.keys(model.signatures)}, not ${signature}.`);
   const inputs = runner.getInputDetails().map(({ name, dtype }) => ({ name, dtype }));
   const outputs = runner.getOutputDetails();
-  const heads = outputs.filter(({ name }) => name !== FEATURES_NAME);
+  const heads = outputs.filter(({ name }) => !isFeatures(name));
   return {
     version: LITERT_VERSION,
     backend,

@@ -18,6 +18,9 @@ const BYTES_OF = { float32: 4, int32: 4, bool: 1, complex64: 8, float16: 2, uint
 /** The name under which an artifact carries the cut point's output: no head, so no answer unless it is asked for. */
 export const FEATURES_NAME = "features";
 
+/** Whether an output of that name carries a cut's feature map: `features` the deepest one's, `features_...` another's. */
+export const isFeatures = (name) => name === FEATURES_NAME || name.startsWith(`${FEATURES_NAME}_`);
+
 /** The bytes that the weights of a manifest take, or NaN where they cannot be told without reading them. */
 function manifestBytes(manifest) {
   const specs = manifest.flatMap((group) => group.weights);
@@ -97,14 +100,14 @@ export function outputNodes(model) {
  * @param {any} tf  TensorFlow.js
  * @param {any} model  what `loadArtifact` gave
  * @param {Images} images
- * @param {string[]} [outputs]  which to compute; all heads, thus all but `features`, by default
+ * @param {string[]} [outputs]  which to compute; all heads, thus no features, by default
  * @returns {Promise<Record<string, Answer>>} by output name; shapes with the batch axis
  * @throws {Error} where an output is not there, or the images do not fit
  */
 export async function predict(tf, model, images, outputs) {
   const nodes = outputNodes(model);
   const known = [...nodes.keys()];
-  const names = outputs ?? known.filter((name) => name !== FEATURES_NAME);
+  const names = outputs ?? known.filter((name) => !isFeatures(name));
   const missing = names.filter((name) => !nodes.has(name));
   if (missing.length > 0) throw new Error(`The model has no output ${missing.join(", ")}; it has ${known.join(", ")}.`);
   const values = images.data instanceof Float32Array ? images.data : Float32Array.from(images.data);

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from exporters.contract import FEATURES_NAME
+from exporters.contract import is_features_name
 from exporters.errors import InputError, NotVerifiedError, ParityError
 from exporters.runners import chromium_session
 from exporters.runners.chromium_page import ParityPage
@@ -77,7 +77,7 @@ class PageArtifact:
         Args:
             images: (N, height, width, 3), uint8 or float32.
         """
-        heads = [name for name in self.output_names if name != FEATURES_NAME]
+        heads = [name for name in self.output_names if not is_features_name(name)]
         if not len(images):
             return {name: np.empty((0,), np.float32) for name in heads}
         images = _checked(images)

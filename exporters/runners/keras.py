@@ -8,6 +8,8 @@ from types import TracebackType
 import keras
 import numpy as np
 
+from exporters.opaque import load_model
+
 BATCH = 32
 
 
@@ -27,7 +29,7 @@ class KerasRunner:
 
     def __enter__(self) -> KerasRunner:
         is_model = isinstance(self._source, keras.Model)
-        self.model = self._source if is_model else keras.models.load_model(self._source, compile=False)
+        self.model = self._source if is_model else load_model(self._source)
         return self
 
     def __exit__(

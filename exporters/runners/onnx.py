@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
 import onnxruntime
 
-from exporters.contract import FEATURES_NAME
+from exporters.contract import is_features_name
 from exporters.errors import ParityError
 
 MODEL_FILE = "model.onnx"
@@ -66,11 +67,12 @@ class OnnxRunner:
     ) -> None:
         self._session = None
 
-    def predict(self, images: np.ndarray) -> dict[str, np.ndarray]:
+    def predict(self, images: np.ndarray, *, outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         """Return the answers to raw pixels.
 
         Args:
             images: (N, height, width, 3), 0..255, uint8 or float32.
+            outputs: names of the outputs wanted; all by default.
 
         Returns:
             output name -> float32 (N, ...).
@@ -82,31 +84,29 @@ class OnnxRunner:
         size = fixed if isinstance(fixed, int) and fixed > 0 else BATCH
         missing = -len(images) % size if size == fixed else 0
         filled = np.concatenate([images, np.repeat(images[-1:], missing, axis=0)]) if missing else images
-        parts = [self._invoke(filled[start : start + size]) for start in range(0, len(filled), size)]
-        return {name: np.concatenate([part[name] for part in parts])[: len(images)] for name in self.output_names}
+        names = tuple(outputs) if outputs is not None else self.output_names
+        parts = [self._invoke(filled[start : start + size], names) for start in range(0, len(filled), size)]
+        return {name: np.concatenate([part[name] for part in parts])[: len(images)] for name in names}
 
-    def features(self, images: np.ndarray) -> np.ndarray:
-        """Return the cut point's output to raw pixels, float32 (N, ...), of an artifact that has it."""
-        return self.predict(images)[FEATURES_NAME]
+    def features(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the feature maps that an artifact gives of raw pixels: output name -> float32 (N, height, width, channels)."""
+        names = [name for name in self.output_names if is_features_name(name)]
+        return self.predict(images, outputs=names) if names else {}
 
     def time_one(self, image: np.ndarray, repeats: int) -> list[float]:
         """Return the latency of one image (height, width, 3) in ms, `repeats` times, after a warm-up."""
         times = []
         for _ in range(repeats + 2):
             start = time.perf_counter()
-            self._invoke(image[None])
+            self._invoke(image[None], self.output_names)
             times.append((time.perf_counter() - start) * 1000)
         return times[2:]
 
-    def _invoke(self, batch: np.ndarray) -> dict[str, np.ndarray]:
+    def _invoke(self, batch: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
         try:
-            answers = self._session.run(
-                list(self.output_names), {self.input_name: np.ascontiguousarray(batch, dtype=np.float32)}
-            )
+            answers = self._session.run(list(names), {self.input_name: np.ascontiguousarray(batch, dtype=np.float32)})
         except Exception as fault:  # onnxruntime's exceptions share no base class but Exception
             raise ParityError(
                 f"onnxruntime cannot run the model: {fault}.", "an answer to one image", "export the artifact again"
             ) from fault
-        return {
-            name: np.asarray(answer, dtype=np.float32) for name, answer in zip(self.output_names, answers, strict=True)
-        }
+        return {name: np.asarray(answer, dtype=np.float32) for name, answer in zip(names, answers, strict=True)}

@@ -17,7 +17,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from exporters.contract import FEATURES_NAME
+from exporters.contract import is_features_name
 from exporters.errors import InputError, NotVerifiedError, ParityError
 
 BUNDLE = Path(__file__).parents[1] / "javascript" / "runner.mjs"
@@ -127,7 +127,7 @@ class TfjsRunner:
 
         Args:
             images: (N, H, W, 3), uint8 or float32, RGB 0..255.
-            outputs: names of the outputs to compute; all but `features` by default.
+            outputs: names of the outputs to compute; all heads by default, thus no features.
 
         Returns:
             float32 (N, ...) by output name.
@@ -156,9 +156,10 @@ class TfjsRunner:
         """
         return self._in_batches(self._checked(images), {"command": "nodes", "nodes": list(nodes)})
 
-    def features(self, images: np.ndarray) -> np.ndarray:
-        """Return the cut point's output to raw pixels, float32 (N, ...), of an artifact that has it."""
-        return self.predict(images, outputs=[FEATURES_NAME])[FEATURES_NAME]
+    def features(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the feature maps that an artifact gives of raw pixels: output name -> float32 (N, height, width, channels)."""
+        names = [name for name in self.output_names if is_features_name(name)]
+        return self.predict(images, outputs=names) if names else {}
 
     def time_one(self, image: np.ndarray, repeats: int) -> list[float]:
         """Measure single answers, heads only, inside Node and after warming up.
@@ -175,7 +176,9 @@ class TfjsRunner:
         return [float(each) for each in header["times_ms"]]
 
     def _wanted(self, outputs: Sequence[str] | None) -> list[str]:
-        return list(outputs) if outputs is not None else [each for each in self.output_names if each != FEATURES_NAME]
+        return (
+            list(outputs) if outputs is not None else [each for each in self.output_names if not is_features_name(each)]
+        )
 
     def _checked(self, images: np.ndarray) -> np.ndarray:
         images = np.asarray(images)

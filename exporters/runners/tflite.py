@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-from exporters.contract import FEATURES_NAME
+from exporters.contract import is_features_name
 from exporters.errors import MissingKernelError, ParityError
 
 MODEL_FILE = "model.tflite"
@@ -82,26 +83,29 @@ class TfliteRunner:
     ) -> None:
         self._signature = self._interpreter = None
 
-    def predict(self, images: np.ndarray) -> dict[str, np.ndarray]:
+    def predict(self, images: np.ndarray, *, outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         """Return the answers to raw pixels.
 
         Args:
             images: (N, height, width, 3), 0..255, uint8 or float32.
+            outputs: names of the outputs wanted; all by default.
 
         Returns:
             output name -> float32 (N, ...), dequantised where the artifact answers in integers.
         """
-        rows: dict[str, list[np.ndarray]] = {name: [] for name in self.output_names}
+        names = tuple(outputs) if outputs is not None else self.output_names
+        rows: dict[str, list[np.ndarray]] = {name: [] for name in names}
         size = self._batch if self._input["shape_signature"][0] == -1 else 1
         for start in range(0, len(images), size):
             answers = self._invoke(images[start : start + size])
-            for name in self.output_names:
+            for name in names:
                 rows[name].append(_dequantise(answers[name], self._outputs[name]))
         return {name: np.concatenate(parts) if parts else np.empty((0,), np.float32) for name, parts in rows.items()}
 
-    def features(self, images: np.ndarray) -> np.ndarray:
-        """Return the cut point's output to raw pixels, float32 (N, ...), of an artifact that has it."""
-        return self.predict(images)[FEATURES_NAME]
+    def features(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the feature maps that an artifact gives of raw pixels: output name -> float32 (N, height, width, channels)."""
+        names = [name for name in self.output_names if is_features_name(name)]
+        return self.predict(images, outputs=names) if names else {}
 
     def time_one(self, image: np.ndarray, repeats: int) -> list[float]:
         """Return the latency of one image (height, width, 3) in ms, `repeats` times, after a warm-up."""

@@ -15,17 +15,20 @@ if TYPE_CHECKING:
 HEADS: dict[str, str] = {
     "linear": "pipeline.heads.linear",
     "mlp": "pipeline.heads.mlp",
+    "embedding": "pipeline.heads.embedding",
 }
 POOLINGS = ("average", "max", "flatten")
-TASKS = ("multiclass",)
+MULTICLASS, EMBEDDING = "multiclass", "embedding"
+# Task -> the kinds that answer it; the first task of a kind is its own.
+TASKS: dict[str, tuple[str, ...]] = {MULTICLASS: ("linear", "mlp"), EMBEDDING: ("embedding",)}
 
 
 def check_head(section: HeadSection) -> None:
-    """Raise InputError where a head names a kind, pooling or task that does not exist."""
+    """Raise InputError where a head names a kind, pooling or task that does not exist, or a task that its kind has not."""
     for value, known, key in (
         (section.kind, tuple(HEADS), "kind"),
         (section.pooling, ("", *POOLINGS), "pooling"),
-        (section.task, TASKS, "task"),
+        (section.task, ("", *TASKS), "task"),
     ):
         if value not in known:
             raise InputError(
@@ -33,6 +36,26 @@ def check_head(section: HeadSection) -> None:
                 nearest(value, [each for each in known if each]),
                 f"set heads.NAME.{key}",
             )
+    if section.kind not in TASKS[task_of(section)]:
+        raise InputError(
+            f"A head of the kind '{section.kind}' cannot answer the task '{section.task}'.",
+            f"the kind {' or '.join(TASKS[section.task])} for that task, or the task '{_own_task(section.kind)}'",
+            "set heads.NAME.kind, or leave heads.NAME.task out",
+        )
+
+
+def task_of(section: HeadSection) -> str:
+    """Return the task of a head: the one that is set, else its kind's own."""
+    return section.task or _own_task(section.kind)
+
+
+def learns(section: HeadSection) -> bool:
+    """Return whether a head is trained, and needs labels for it."""
+    return task_of(section) != EMBEDDING
+
+
+def _own_task(kind: str) -> str:
+    return next(task for task, kinds in TASKS.items() if kind in kinds)
 
 
 def pooling_of(section: HeadSection) -> str:
@@ -47,10 +70,10 @@ def build_head(name: str, section: HeadSection, width: int, classes: int, seed: 
         name: of the head: the name of its output.
         section: its configuration.
         width: of the pooled features.
-        classes: how many it tells apart.
+        classes: how many it tells apart; of no use to an embedding.
         seed: of its initial weights and dropout.
 
     Returns:
-        A model from features (N, width) to probabilities (N, classes).
+        A model from features (N, width) to probabilities (N, classes), or to vectors (N, width) of length 1.
     """
     return importlib.import_module(HEADS[section.kind]).build(name, section, width, classes, seed)

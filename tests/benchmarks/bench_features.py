@@ -33,7 +33,7 @@ def extractor() -> keras.Model:
     """The embedded backbone with pooling, from raw pixels."""
     section = BackboneSection(name="mobilenet_v2", alpha=0.35, weights="quickstart")
     backbone = load_backbone(section, Resize(PX, PX))
-    return feature_extractor(truncate(backbone.model, "out_relu"), backbone.pixel_scaling, "average")
+    return feature_extractor(truncate(backbone.model, ("out_relu",)), backbone.pixel_scaling, [("out_relu", "average")])
 
 
 def test_litert_is_faster_than_keras() -> None:

@@ -1,0 +1,118 @@
+"""The Keras model's answers to test pictures, by which every artifact will be judged."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from exporters.contract import Card, features_names
+from exporters.errors import CutpointError
+from exporters.golden import FEATURES_IMAGES, GoldenSet, write_golden
+from exporters.golden_files import images_of_files, prepare_files
+from exporters.measures import spread
+from exporters.pixels import load_images
+from exporters.runners.keras import KerasRunner
+from pipeline import bundle
+from pipeline.assembly import Part
+from pipeline.config import Config, limits_of
+from pipeline.heads import learns
+from pipeline.run import choose
+from pipeline.splitting import Dataset, Example
+
+# The assembled model and the head on cached features are the same arithmetic, up to the order of additions.
+LARGEST_ASSEMBLY_DIFFERENCE = 1e-3
+# Of one cut's reference feature maps: early layers' are large, and the golden set travels.
+LARGEST_FEATURES_BYTES = 16 * 2**20
+
+
+@dataclasses.dataclass(frozen=True)
+class Taught:
+    """One head, trained where it learns.
+
+    `part` is the head and what it takes; `history` of the training, empty for one that does not learn; `answers` float32
+    (N, ...) to all test pictures.
+    """
+
+    part: Part
+    history: dict[str, Any]
+    answers: np.ndarray
+
+
+def indices(examples: tuple[Example, ...], target: str, labels: tuple[str, ...]) -> np.ndarray:
+    """Return the class indices of the examples' labels of a target, int64 (N,)."""
+    positions = {label: index for index, label in enumerate(labels)}
+    return np.array([positions[example.targets[target]] for example in examples], np.int64)
+
+
+def write_reference(
+    config: Config, model: keras.Model, card: Card, dataset: Dataset, taught: Mapping[str, Taught], staged: Path
+) -> None:
+    """Write the golden set and the calibration images into `staged`.
+
+    Raises:
+        CutpointError: the assembled model answers otherwise than its heads do on cached features.
+    """
+    test = dataset.of_split("test")
+    chosen = choose(test, config.parity.images, config.seed)
+    images = load_images([example.path for example in chosen], card.resize)
+    truth = {
+        output.name: indices(chosen, config.heads[output.name].target, output.labels)
+        for output in card.outputs
+        if output.labels
+    }
+    files = prepare_files([example.path for example in chosen], staged)
+    with KerasRunner(model) as runner:
+        reference = runner.predict(images)
+        of_files = runner.predict(images_of_files(files, card))
+    chosen_ones = {id(example) for example in chosen}
+    positions = [index for index, example in enumerate(test) if id(example) in chosen_ones]
+    for name, each in taught.items():
+        difference = float(np.abs(reference[name] - each.answers[positions]).max())
+        if not difference <= LARGEST_ASSEMBLY_DIFFERENCE:
+            raise CutpointError(
+                f"The assembled model answers otherwise than the head '{name}' on its features: {difference:.2g} apart.",
+                f"at most {LARGEST_ASSEMBLY_DIFFERENCE:g}",
+                "clear the cache with `cutpoint cache --clear` and run again; report it if it stays",
+            )
+    features = _reference_features(model, card, images)
+    golden = GoldenSet(images, truth, reference, card, limits_of(config), features=features)
+    write_golden(golden, staged, files, of_files)
+    calibration = choose(dataset.of_split("train"), config.export.calibration_images, config.seed)
+    pixels = load_images([example.path for example in calibration], card.resize)
+    np.savez_compressed(staged / bundle.CALIBRATION, images=pixels)
+
+
+def _reference_features(model: keras.Model, card: Card, images: np.ndarray) -> dict[str, np.ndarray]:
+    """Return output name -> feature map of every cut for a few golden images, float32 (M, height, width, channels)."""
+    if not card.cut or not len(images):
+        return {}
+    extractor = keras.Model(
+        model.inputs, {name: model.get_layer(cut).output for cut, name in features_names(card.cut).items()}
+    )
+    largest = max(4 * int(np.prod(tensor.shape[1:])) for tensor in extractor.outputs)
+    count = min(FEATURES_IMAGES, max(1, LARGEST_FEATURES_BYTES // largest))
+    chosen = images[spread(len(images), count)].astype(np.float32)
+    answers = extractor(chosen, training=False)
+    return {name: np.asarray(keras.ops.convert_to_numpy(values), np.float32) for name, values in answers.items()}
+
+
+def accuracies(config: Config, dataset: Dataset, taught: Mapping[str, Taught]) -> dict[str, Any]:
+    """Return `reference` of report.json: accuracy and confusion of the heads that learn, on all test pictures."""
+    test = dataset.of_split("test")
+    accuracy, confusion = {}, {}
+    for name, each in taught.items():
+        if not learns(config.heads[name]):
+            continue
+        target = config.heads[name].target
+        labels = dataset.labels[target]
+        truth, answer = indices(test, target, labels), each.answers.argmax(-1)
+        accuracy[name] = float((truth == answer).mean())
+        table = np.zeros((len(labels), len(labels)), int)
+        np.add.at(table, (truth, answer), 1)
+        confusion[name] = table.tolist()
+    return {"accuracy": accuracy, "images": len(test), "confusion": confusion}
