@@ -28,11 +28,18 @@ CALIBRATION = "calibration.npz"
 _GOLDEN_FILES = frozenset({MANIFEST, FEATURES, WEIGHTS, LAYERS, "images.npz", "reference.npz"})
 # What a run makes; anything else in the folder is somebody else's.
 ENTRIES = frozenset(
-    {MARK, MODEL, CARD, LOG, "report.json", "report.md", "report.html", "report.xml", "artifacts", "golden"}
+    {MARK, MODEL, CARD, LOG, "report.json", "report.md", "report.html", "report.xml", "artifacts", "golden", "backbone"}
 )
 RUNS = Path("runs")
 # Named so that `cutpoint cache --clear` takes nothing of anybody else's in a folder that is shared.
-CACHE_ENTRIES = ("cutpoint-artifacts", "cutpoint-drawings", "cutpoint-features", "cutpoint-heads")
+CACHE_ENTRIES = (
+    "cutpoint-advice",
+    "cutpoint-artifacts",
+    "cutpoint-drawings",
+    "cutpoint-features",
+    "cutpoint-heads",
+    "cutpoint-saved-models",
+)
 
 
 def cache_folder() -> Path:

@@ -56,8 +56,10 @@ def verify_foreign(
     if precision not in CEILINGS:
         raise InputError(f"There is no precision '{precision}'.", nearest(precision, CEILINGS), "set --precision")
     format_name = _format_of(artifact)
-    model = load_foreign(reference)
-    how = input_size(model, config)
+    loaded = load_foreign(reference, trust=config.backbone.trust)
+    how = input_size(loaded.model, config)
+    # As it was saved, where Keras computes it so: laying it flat is a step that could go wrong.
+    model = loaded.flat(how.height, how.width) if loaded.flips else loaded.model
     scaling = decided_scaling(model, pixel_scaling, reference)
     root = data_folder(config, terminal)
     examples = list_examples(root, ("label",), config.data.group)

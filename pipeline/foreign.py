@@ -24,7 +24,10 @@ from pipeline import bundle
 from pipeline.assembly import MODEL_NAME, lay_flat, save_model
 from pipeline.backbones import PIXEL_SCALINGS
 from pipeline.backbones.loading import digest_of_weights
-from pipeline.config import HEAD_NAME, RESERVED_HEAD_NAMES, Config, limits_of, resize_of
+from pipeline.backbones.loading_files import FileModel, load_model_file
+from pipeline.backbones.recognition import scaling_in_front
+from pipeline.backbones.stock import to_stock_layers
+from pipeline.config import Config, is_head_name, limits_of, resize_of
 from pipeline.dataset import list_examples
 from pipeline.features import find_unreadable
 from pipeline.run import choose, data_folder, export, split, state_of, versions
@@ -34,7 +37,6 @@ from pipeline.stages import StageLog
 from pipeline.terminal import Terminal
 
 USUAL_PX = 224
-_SCALING_LAYERS = (keras.layers.Rescaling, keras.layers.Normalization)
 _TASKS = {"softmax": "multiclass", "sigmoid": "multilabel"}
 
 
@@ -42,16 +44,17 @@ def export_foreign(path: Path, config: Config, pixel_scaling: str | None, out: P
     """Bring a Keras model under the raw-pixel contract and export it to every format asked for.
 
     Args:
-        path: a `.keras` or `.h5` file, loaded in safe mode.
+        path: a `.keras` or `.h5` file; nothing that stands in it runs.
         config: whose data, resize, export and parity sections count.
         pixel_scaling: what the model expects of its pixels; None: only for a model that scales them itself.
         out: the result folder, claimed already.
     """
     log = StageLog(terminal.say)
     with log.stage("model", f"loading {path}"):
-        loaded = load_foreign(path)
-        how = input_size(loaded, config)
-        model = wrap(loaded, decided_scaling(loaded, pixel_scaling, path), how)
+        loaded = load_foreign(path, trust=config.backbone.trust)
+        how = input_size(loaded.model, config)
+        flat = to_stock_layers(loaded.flat(how.height, how.width))
+        model = wrap(flat, decided_scaling(flat, pixel_scaling, path))
     with log.stage("data", f"listing {config.data.path or '--data'}"):
         root = data_folder(config, terminal)
         examples = list_examples(root, ("label",), config.data.group)
@@ -63,30 +66,9 @@ def export_foreign(path: Path, config: Config, pixel_scaling: str | None, out: P
     export(out, config.export.formats, terminal)
 
 
-def load_foreign(path: Path) -> keras.Model:
-    """Load a Keras model in safe mode; raises InputError where it cannot be loaded or is no picture model."""
-    if not path.is_file():
-        raise InputError(f"The model {path} is not there.", "a .keras file", "check the path")
-    try:
-        model = keras.models.load_model(path, compile=False, safe_mode=True)
-    except Exception as fault:  # Keras raises ValueError, TypeError, OSError and more by turns
-        first = (str(fault).strip().splitlines() or [type(fault).__name__])[0].rstrip(".")
-        raise InputError(
-            f"The model {path} cannot be loaded: {first}.",
-            "a Keras 3 model of stock layers, without a Lambda and without code of its own",
-            "save it with keras.Model.save('model.keras'); replace a Lambda by a stock layer",
-        ) from fault
-    if isinstance(model, keras.Sequential):
-        # The same layers as a functional model, whose outputs have names.
-        model = keras.Model(model.inputs, model.outputs, name=model.name)
-    shapes = [tuple(each.shape) for each in model.inputs]
-    if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][-1] != 3:
-        raise InputError(
-            f"The model {path} takes {shapes}.",
-            "one picture (N, height, width, 3)",
-            "export a model that takes pictures",
-        )
-    return model
+def load_foreign(path: Path, *, trust: bool = False) -> FileModel:
+    """Load a `.keras` or `.h5` model as `load_model_file` does, one of Keras 2 too; raises InputError where it cannot be."""
+    return load_model_file(path, trust=trust)
 
 
 def input_size(model: keras.Model, config: Config) -> Resize:
@@ -101,14 +83,14 @@ def input_size(model: keras.Model, config: Config) -> Resize:
 
 
 def decided_scaling(model: keras.Model, pixel_scaling: str | None, path: Path) -> str:
-    """Return the pixel scaling that was named, or `none` for a model that scales its pixels itself; never a guess."""
+    """Return the pixel scaling that was named, or `none` for a flat model that scales its pixels itself; never a guess."""
     if pixel_scaling is not None:
         if pixel_scaling not in PIXEL_SCALINGS:
             raise InputError(
                 f"There is no pixel scaling '{pixel_scaling}'.", nearest(pixel_scaling, PIXEL_SCALINGS), "correct it"
             )
         return pixel_scaling
-    if scales_itself(model):
+    if scaling_in_front(model):
         return "none"
     raise InputError(
         f"How {path.name} wants its pixels cannot be told from the file.",
@@ -117,30 +99,11 @@ def decided_scaling(model: keras.Model, pixel_scaling: str | None, path: Path) -
     )
 
 
-def scales_itself(model: keras.Model) -> bool:
-    """Tell whether the first thing that a model does to its pixels is to scale them."""
-    layers = [layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)]
-    if layers and isinstance(layers[0], keras.Model):
-        return scales_itself(layers[0])
-    return bool(layers) and (isinstance(layers[0], _SCALING_LAYERS) or layers[0].name == "pixel_scaling")
-
-
-def wrap(model: keras.Model, pixel_scaling: str, how: Resize) -> keras.Model:
-    """Return a model from raw pixels `image` to a dict of named outputs, flat where names allow it."""
-    for apply in (lay_flat, lambda inner, value: inner(value)):
-        image = keras.Input((how.height, how.width, 3), name=INPUT_NAME)
-        try:
-            outputs = apply(model, scale_pixels(image, pixel_scaling))
-            shared = keras.Model(image, _named(model, outputs), name=MODEL_NAME)
-        except ValueError:
-            # Two models inside have layers of the same name: they stay models inside.
-            continue
-        return clone(shared)
-    raise InputError(
-        f"The model '{model.name}' cannot be called on pictures of {how.width} x {how.height} px.",
-        "a model that takes (N, height, width, 3)",
-        "set resize.width and resize.height to what it was trained with",
-    )
+def wrap(model: keras.Model, pixel_scaling: str) -> keras.Model:
+    """Return a flat model from raw pixels `image` to a dict of named outputs; `model` is flat and of the size wanted."""
+    image = keras.Input(model.inputs[0].shape[1:], name=INPUT_NAME)
+    shared = keras.Model(image, _named(model, lay_flat(model, scale_pixels(image, pixel_scaling))), name=MODEL_NAME)
+    return clone(shared)
 
 
 def _named(model: keras.Model, outputs: Any) -> dict[str, keras.KerasTensor]:
@@ -161,7 +124,7 @@ def _named(model: keras.Model, outputs: Any) -> dict[str, keras.KerasTensor]:
 
 def _output_name(name: str) -> str:
     plain = re.sub(r"[^a-z0-9_]", "_", name.lower())
-    usable = HEAD_NAME.fullmatch(plain) and plain not in RESERVED_HEAD_NAMES
+    usable = is_head_name(plain)
     return plain if usable else f"output_{plain}"
 
 

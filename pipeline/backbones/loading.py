@@ -14,7 +14,9 @@ from exporters.cloning import set_weights
 from exporters.contract import Resize
 from exporters.errors import InputError
 from pipeline.backbones import BackboneRow, backbone_row, check_backbone, weights_path
+from pipeline.backbones.origin import is_of_table, loader_of
 from pipeline.backbones.stock import settle_names, to_stock_layers
+from pipeline.backbones.weight_files import load_weights
 from pipeline.config import BackboneSection
 
 
@@ -23,7 +25,8 @@ class LoadedBackbone:
     """A frozen backbone: flat, of stock layers, each with a name of its own.
 
     `pixel_scaling` brings raw pixels to what it takes; `weights_sha256` names its weights; `name` is the table's or the
-    file's; `usual_cut` is the layer that is cut at where none is named, one of `usual_cuts`.
+    file's; `usual_cut` is the layer that is cut at where none is named, one of `usual_cuts`; `notes` are sentences that a
+    report carries: what was found out of a model from elsewhere.
     """
 
     model: keras.Model
@@ -32,6 +35,7 @@ class LoadedBackbone:
     name: str
     usual_cut: str
     usual_cuts: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 def load_backbone(section: BackboneSection, how: Resize) -> LoadedBackbone:
@@ -40,6 +44,8 @@ def load_backbone(section: BackboneSection, how: Resize) -> LoadedBackbone:
     Raises:
         InputError: an unknown name or scaling, weights that are not there, do not fit or cannot be fetched.
     """
+    if not is_of_table(section):
+        return loader_of(section)(section, how)
     row = backbone_row(section.name)
     check_backbone(section, how)
     model = _build(section, row, how)
@@ -101,15 +107,16 @@ def _build_with_imagenet(section: BackboneSection, row: BackboneRow, how: Resize
 
 def _load_weights(model: keras.Model, section: BackboneSection) -> None:
     path = weights_path(section)
+    # The file is of a process of its own: names that Keras counted in this one are not in it.
+    settle_names(model)
     try:
-        with warnings.catch_warnings():
-            # Keras only warns of layers that the file lacks, and leaves them as they were initialised.
-            warnings.filterwarnings("error", message="(?s).*Skipping|.*retain their|.*could not be loaded")
-            model.load_weights(path)
-    except Exception as fault:  # Keras and h5py raise ValueError, OSError, KeyError, RuntimeError by turns
+        load_weights(model, path, trust=section.trust)
+    except InputError:
+        raise
+    except Exception as fault:  # h5py raises OSError, KeyError, RuntimeError by turns
         raise InputError(
             f"The weights {path} do not fit '{section.name}' with alpha {section.alpha:g}: {_first_line(fault)}.",
-            f"weights of {section.name}, alpha {section.alpha:g}, without its top",
+            f"weights of {section.name}, alpha {section.alpha:g}, with its top or without",
             "set backbone.name and backbone.alpha to those of the file",
         ) from fault
 

@@ -35,12 +35,13 @@ def _counted(layers: list[keras.layers.Layer]) -> dict[str, list[keras.layers.La
     found: dict[str, list[tuple[int, keras.layers.Layer]]] = {}
     for layer in layers:
         prefix, number = re.fullmatch(r"(.*?)(?:_([0-9]+))?", layer.name).groups()
-        if prefix == _snake_case(type(layer).__name__):
+        if prefix == snake_case(type(layer).__name__):
             found.setdefault(prefix, []).append((int(number or 0), layer))
     return {prefix: [layer for _, layer in sorted(each, key=lambda pair: pair[0])] for prefix, each in found.items()}
 
 
-def _snake_case(name: str) -> str:
+def snake_case(name: str) -> str:
+    """Return a class's name as Keras writes it into names of layers and of weights."""
     # As Keras itself does it: Conv2D is conv2d, ReLU is re_lu, GlobalAveragePooling2D is global_average_pooling2d.
     name = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", re.sub(r"\W+", "", name))
     return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()
