@@ -7,6 +7,7 @@ A report is a dict in the form of report.json. Beside its fixed keys, it may hav
                  "best_epoch", "parameters"}}
     reference    {"accuracy": {output: share}, "images": count, "confusion": {output: rows truth, columns answer}}
     card         the content of card.json
+    advice       of a run whose cut was chosen by measuring: in the form of `pipeline.advice.form`
     notes        sentences: limits that were loosened, duplicates that were removed
     integrity    {"status", "changed": [path], "missing": [path], "unexpected": [path]}: the checksums of a verify run
     image_files  [{"where", "decoder", "files", "largest_decode_difference", "largest_resize_difference", "status",

@@ -14,6 +14,7 @@ from exporters import report_checks as checked
 from exporters import report_facts as facts
 from exporters import report_numbers as numbers
 from exporters import report_sections as sections
+from exporters.report_advice_page import section_of
 from exporters.report_images import worst_images
 from exporters.report_text import symbol
 
@@ -29,6 +30,8 @@ FIGURES = (
     ("divergence, nats", "kl", numbers.difference),
     ("relative error", "relative_error", numbers.difference),
     ("cosine", "cosine", lambda value: "-" if value is None else f"{value:.6f}"),
+    ("least cosine", "least_cosine", lambda value: "-" if value is None else f"{value:.6f}"),
+    ("same neighbour", "neighbours", numbers.share),
     ("agreement", "agreement", numbers.share),
     ("near-ties", "near_ties", lambda value: "-" if value is None else f"{value:g}"),
     ("same top 5", "top5_agreement", numbers.share),
@@ -73,6 +76,7 @@ def to_html(report: Mapping[str, Any], images: np.ndarray | None = None) -> str:
         not_run=checked.not_run(report),
         notes=checked.notes(report),
         tradeoff=sections.tradeoff(report),
+        advice=section_of(report.get("advice")),
         worst=worst_images(report, images),
         confusions=sections.confusions(report),
         depths=sections.depths(report),

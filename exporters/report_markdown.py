@@ -43,6 +43,11 @@ def to_markdown(report: Mapping[str, Any]) -> str:
         parts.append("### Not run\n\n" + "\n".join(told))
     if notes := checked.notes(report):
         parts.append("### Notes\n\n" + "\n".join(f"- {escape(note)}" for note in notes))
+    if report.get("advice"):
+        # Imported here: it takes `escape` from this module.
+        from exporters.report_advice_text import to_markdown as advised
+
+        parts.append(advised(report["advice"], level=3))
     folded = [_data(report.get("data") or {}), _runtimes(report), _image_files(report), _audits(report)]
     parts += [part for part in (*folded, _stages(report.get("stages") or [])) if part]
     return "\n\n".join(parts) + "\n"

@@ -31,12 +31,22 @@ ConfigArgument = Annotated[
     typer.Argument(metavar="[CONFIG]", help="A TOML file; without it and without --data: the embedded quickstart."),
 ]
 DataOption = Annotated[str | None, typer.Option("--data", metavar="DIR_OR_CSV", help="A folder per class, or a CSV.")]
-BackboneOption = Annotated[str | None, typer.Option("--backbone", metavar="NAME", help="For example mobilenet_v2.")]
+BackboneOption = Annotated[
+    str | None,
+    typer.Option(
+        "--backbone", metavar="NAME|PATH", help="mobilenet_v2 and its like, a .keras or .h5 file, a SavedModel."
+    ),
+]
 WeightsOption = Annotated[
     str | None, typer.Option("--weights", metavar="imagenet|none|PATH", help="Which weights it starts from.")
 ]
-CutOption = Annotated[str | None, typer.Option("--cut", metavar="LAYER", help="Name or index of the layer to cut at.")]
-HeadOption = Annotated[str | None, typer.Option("--head", metavar="KIND", help="linear or mlp.")]
+CutOption = Annotated[
+    str | None,
+    typer.Option(
+        "--cut", metavar="LAYER", help="Where to cut: a layer's name, its index, stride:16, auto, or several: a,b,c."
+    ),
+]
+HeadOption = Annotated[str | None, typer.Option("--head", metavar="KIND", help="linear, mlp or embedding.")]
 FormatsOption = Annotated[str | None, typer.Option("--formats", metavar="LIST", help="For example tfjs,onnx-float32.")]
 OutOption = Annotated[
     Path | None, typer.Option("--out", metavar="DIR", help="The result folder; by default runs/NAME.")
@@ -54,6 +64,12 @@ RuntimesOption = Annotated[
         help="Where artifacts are judged: auto takes a Chromium where there is one; or names such as litert,tfjs-chromium.",
     ),
 ]
+TrustOption = Annotated[
+    bool,
+    typer.Option(
+        "--trust", help="Let code that a model file from elsewhere holds run: only where you know who made it."
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result, or the error, as JSON on stdout.")]
 
 
@@ -69,6 +85,7 @@ def _config(
     device: str | None,
     settings: list[str] | None,
     runtimes: str | None = None,
+    trust: bool = False,
 ) -> Any:
     from pipeline.config import QUICKSTART_CONFIG, read_config
 
@@ -77,6 +94,7 @@ def _config(
         "backbone.name": backbone,
         "backbone.weights": weights,
         "backbone.cut": cut,
+        "backbone.trust": trust or None,
         "seed": seed,
         "device": device,
         "export.formats": _listed(formats),
@@ -84,7 +102,29 @@ def _config(
     }
     if path is None and data is None:
         path = QUICKSTART_CONFIG
+        flags = _without_its_backbone(flags)
     return read_config(path, flags, tuple(settings or ()), head=head)
+
+
+def _without_its_backbone(flags: dict[str, Any]) -> dict[str, Any]:
+    """Return the flags with what undoes the quickstart's settings of its own backbone, where a file's was asked for."""
+    from pipeline.backbones.origin import TABLE, origin_of
+
+    name = flags["backbone.name"]
+    if name is None or origin_of(name) == TABLE:
+        return flags
+    plain = {
+        "backbone.alpha": 1.0,
+        "backbone.weights": "imagenet",
+        "backbone.cut": "",
+        "backbone.pixel_scaling": "auto",
+    }
+    return {
+        "resize.width": 0,
+        "resize.height": 0,
+        **plain,
+        **{key: each for key, each in flags.items() if each is not None},
+    }
 
 
 def _listed(names: str | None) -> list[str] | None:
@@ -112,6 +152,7 @@ def run(
     seed: SeedOption = None,
     device: DeviceOption = None,
     runtimes: RuntimesOption = None,
+    trust: TrustOption = False,
     set: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -120,7 +161,7 @@ def run(
     def work(terminal: Terminal) -> int:
         from pipeline.run import run as run_stages
 
-        settings = _config(config, data, backbone, weights, cut, head, formats, seed, device, set, runtimes)
+        settings = _config(config, data, backbone, weights, cut, head, formats, seed, device, set, runtimes, trust)
         folder = _claim(settings, out)
         with terminal.logging_to(folder / "log.txt"):
             report = run_stages(settings, folder, terminal)
@@ -141,6 +182,7 @@ def train(
     out: OutOption = None,
     seed: SeedOption = None,
     device: DeviceOption = None,
+    trust: TrustOption = False,
     set: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -150,7 +192,7 @@ def train(
         from pipeline.bundle import read_state
         from pipeline.run import train as train_stages
 
-        settings = _config(config, data, backbone, weights, cut, head, formats, seed, device, set)
+        settings = _config(config, data, backbone, weights, cut, head, formats, seed, device, set, trust=trust)
         folder = _claim(settings, out)
         with terminal.logging_to(folder / "log.txt"):
             train_stages(settings, folder, terminal)
@@ -186,6 +228,7 @@ def export(
     ] = None,
     seed: SeedOption = None,
     runtimes: RuntimesOption = None,
+    trust: TrustOption = False,
     set: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -194,10 +237,11 @@ def export(
     def work(terminal: Terminal) -> int:
         from pipeline import bundle
         from pipeline import run as stages
+        from pipeline.backbones.origin import FILE_SUFFIXES
 
-        if folder_or_model is not None and folder_or_model.suffix in (".keras", ".h5"):
+        if folder_or_model is not None and folder_or_model.suffix in FILE_SUFFIXES:
             _check_foreign_data(data)
-            settings = _config(None, data, None, None, None, None, formats, seed, None, set, runtimes)
+            settings = _config(None, data, None, None, None, None, formats, seed, None, set, runtimes, trust)
             folder = bundle.claim(out or bundle.RUNS / folder_or_model.stem)
             with terminal.logging_to(folder / "log.txt"):
                 stages.choose_tensorflow()
@@ -206,7 +250,14 @@ def export(
                 export_foreign(folder_or_model, settings, pixel_scaling, folder, terminal)
                 report = stages.verify(folder, terminal, runtimes=settings.parity.runtimes)
                 return _show_report(terminal, report, folder, as_json)
-        given = {"--data": data, "--out": out, "--pixel-scaling": pixel_scaling, "--seed": seed, "--set": set}
+        given = {
+            "--data": data,
+            "--out": out,
+            "--pixel-scaling": pixel_scaling,
+            "--seed": seed,
+            "--set": set,
+            "--trust": trust,
+        }
         for flag in [flag for flag, value in given.items() if value]:
             raise InputError(
                 f"{flag} does not go with a trained result folder.",
@@ -248,6 +299,7 @@ def verify(
         Path | None,
         typer.Option("--out", metavar="DIR", help="With --reference: where report.md, .xml, .html, .json go."),
     ] = None,
+    trust: TrustOption = False,
     set: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -265,7 +317,7 @@ def verify(
                     "cutpoint verify --reference MODEL.keras --artifact model.tflite --data photos/",
                 )
             with _logging_aside(terminal):
-                settings = _config(None, data, None, None, None, None, None, None, None, set, runtimes)
+                settings = _config(None, data, None, None, None, None, None, None, None, set, runtimes, trust)
                 from pipeline.comparison import verify_foreign
 
                 report = verify_foreign(reference, artifact, settings, pixel_scaling, precision, terminal, out)
@@ -289,19 +341,25 @@ def verify(
 @app.command()
 def layers(
     backbone: Annotated[
-        str, typer.Argument(metavar="BACKBONE", help="A backbone of the table, for example mobilenet_v2.")
+        str,
+        typer.Argument(metavar="BACKBONE", help="mobilenet_v2 and its like, a .keras or .h5 file, a SavedModel."),
     ],
     input_size: Annotated[int | None, typer.Option("--input-size", metavar="N", help="Width and height in px.")] = None,
+    trust: TrustOption = False,
     set: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """The layers of a backbone: index, name, type, shape, reduction, parameters so far, usual cut points."""
+    """The layers of a backbone: shape, reduction, parameters and MACs up to there, and where it makes sense to cut."""
 
     def work(terminal: Terminal) -> int:
         from pipeline.backbones import backbone_row
+        from pipeline.backbones.origin import check_foreign, is_of_table
 
-        settings = _config(None, "", backbone, None, None, None, None, None, None, set)
-        backbone_row(settings.backbone.name)
+        settings = _config(None, "", backbone, None, None, None, None, None, None, set, trust=trust)
+        if is_of_table(settings.backbone):
+            backbone_row(settings.backbone.name)
+        else:
+            check_foreign(settings.backbone)
         with _logging_aside(terminal):
             # Loads Keras: after what needs no Keras to be seen to be wrong.
             from pipeline.listing import layers_of
@@ -319,6 +377,62 @@ def layers(
 
 
 @app.command()
+def advise(
+    config: ConfigArgument = None,
+    data: DataOption = None,
+    backbone: BackboneOption = None,
+    weights: WeightsOption = None,
+    max_size: Annotated[
+        str | None,
+        typer.Option("--max-size", metavar="SIZE", help="Of the TFLite file: 500kB, 1.5MB, 64KiB, or bytes."),
+    ] = None,
+    max_latency: Annotated[
+        str | None, typer.Option("--max-latency", metavar="TIME", help="Of one image on this machine: 5ms, 0.02s.")
+    ] = None,
+    apply: Annotated[bool, typer.Option("--apply", help="Write the chosen cut into CONFIG.")] = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Where advice.json, advice.md and advice.html go.")
+    ] = None,
+    head: HeadOption = None,
+    formats: FormatsOption = None,
+    seed: SeedOption = None,
+    device: DeviceOption = None,
+    trust: TrustOption = False,
+    set: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Which layer to cut at, measured on your pictures: what each cut is worth, and what it costs."""
+
+    def work(terminal: Terminal) -> int:
+        from pipeline.advice.command import advise_and_tell
+
+        settings = _config(
+            config,
+            data,
+            backbone,
+            weights,
+            None,
+            head,
+            formats,
+            seed,
+            device,
+            [
+                *(set or ()),
+                *([f"advise.max_size={json.dumps(max_size)}"] if max_size is not None else ()),
+                *([f"advise.max_latency={json.dumps(max_latency)}"] if max_latency is not None else ()),
+            ],
+            trust=trust,
+        )
+        with _logging_aside(terminal):
+            advice = advise_and_tell(settings, config, apply, out, terminal, as_json)
+            if as_json:
+                _print_json(terminal, advice)
+            return 0 if advice["chosen"] is not None else InputError.exit_code
+
+    _guard(work, as_json)
+
+
+@app.command()
 def predict(
     folder_or_artifact: Annotated[
         Path, typer.Argument(metavar="FOLDER_OR_ARTIFACT", help="A result folder, an artifact's folder or its file.")
@@ -330,7 +444,7 @@ def predict(
     """The answers of an artifact, in its own runtime."""
 
     def work(terminal: Terminal) -> int:
-        from exporters.prediction import predict_pictures
+        from exporters.prediction import describe, predict_pictures
 
         with _logging_aside(terminal):
             answers = predict_pictures(folder_or_artifact, images, top)
@@ -339,8 +453,7 @@ def predict(
             return 0
         for answer in answers:
             for name, output in answer["outputs"].items():
-                shown = ", ".join(f"{each['label']} {each['probability']:.3f}" for each in output["top"])
-                terminal.results.print(f"{answer['path']}  {name}: {shown}", markup=False)
+                terminal.results.print(f"{answer['path']}  {name}: {describe(output)}", markup=False)
         return 0
 
     _guard(work, as_json)

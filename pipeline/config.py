@@ -13,9 +13,10 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from exporters.contract import CEILINGS, PUBLISH, Limits, Resize, check_runtimes, parse_formats
+from exporters.contract import CEILINGS, PUBLISH, Limits, Resize, check_runtimes, is_features_name, parse_formats
 from exporters.errors import InputError, nearest
 from exporters.pixels import check_resize
+from pipeline.advice.budget import check_choice, read_budget
 
 QUICKSTART = "quickstart"
 QUICKSTART_CONFIG = Path(__file__).parent / "quickstart" / "quickstart.toml"
@@ -49,20 +50,29 @@ class ResizeSection(Section):
 
 
 class BackboneSection(Section):
-    """`[backbone]`: `weights` is `imagenet`, `none`, `quickstart` or a file; `cut` a layer's name or index."""
+    """`[backbone]`: `weights` is `imagenet`, `none`, `quickstart` or a file.
+
+    `name` is one of the table, a `.keras` or `.h5` file, a SavedModel's folder or a hub handle; `trust` lets code that
+    such a file holds run. `cut` is a layer's name, its index, `stride:16`, `auto`, or a list of names, indices and strides.
+    """
 
     name: str = "mobilenet_v2"
     alpha: Annotated[float, Meta(gt=0, le=4)] = 1.0
     weights: str = "imagenet"
     pixel_scaling: str = "auto"
-    cut: str | int = ""
+    trust: bool = False
+    cut: str | int | tuple[str | int, ...] = ""
 
 
 class HeadSection(Section):
-    """`[heads.NAME]`: one head; keys that its kind does not use are left at their defaults."""
+    """`[heads.NAME]`: one head; keys that its kind does not use are left at their defaults.
+
+    `task` is the kind's own where it is empty; `features` are the cuts that reach the head, empty for all of them.
+    """
 
     kind: str = "linear"
-    task: str = "multiclass"
+    task: str = ""
+    features: str | int | tuple[str | int, ...] = ()
     target: str = "label"
     pooling: str = ""
     hidden: tuple[Positive, ...] = (128,)
@@ -99,6 +109,8 @@ class LimitsSection(Section):
     relative_error: Annotated[float, Meta(ge=0)] | None = None
     log_max_abs: Annotated[float, Meta(ge=0)] | None = None
     confidence_shift: Annotated[float, Meta(ge=0)] | None = None
+    least_cosine: Share | None = None
+    neighbours: Share | None = None
 
 
 class ParitySection(Section):
@@ -115,6 +127,21 @@ class GoldenSection(Section):
     publish: str = "samples"
 
 
+class AdviseSection(Section):
+    """`[advise]`: which cut `cut = "auto"` takes; see `cutpoint advise`.
+
+    `max_size` (`500kB`) and `max_latency` (`5ms`) are a budget: the most accurate cut that fits is taken. Without one
+    `choose` says which. `precision` is the one that the size is meant in: empty for int8 where an int8 artifact is asked
+    for, else float32. At most `most_cuts` candidates are measured.
+    """
+
+    max_size: str | int = ""
+    max_latency: str = ""
+    choose: str = "smallest_within_a_point"
+    precision: str = ""
+    most_cuts: Annotated[int, Meta(ge=2, le=200)] = 30
+
+
 class Config(Section):
     """The whole configuration; see INTERFACES for an example."""
 
@@ -129,6 +156,7 @@ class Config(Section):
     export: ExportSection = ExportSection()
     parity: ParitySection = ParitySection()
     golden: GoldenSection = GoldenSection()
+    advise: AdviseSection = AdviseSection()
 
 
 def read_config(
@@ -206,6 +234,11 @@ def _anchor_paths(raw: dict[str, Any], folder: Path) -> None:
         value = section.get(key) if isinstance(section, dict) else None
         if isinstance(value, str) and value and value not in words:
             section[key] = str(folder / Path(value).expanduser())
+    backbone = raw.get("backbone")
+    if isinstance(backbone, dict) and isinstance(backbone.get("name"), str):
+        from pipeline.backbones.origin import anchored
+
+        backbone["name"] = anchored(backbone["name"], folder)
 
 
 def _put(raw: dict[str, Any], key: str, value: Any) -> None:
@@ -277,10 +310,10 @@ def _check(config: Config) -> Config:
             f"There is no device '{config.device}'.", nearest(config.device, ("auto", "cpu", "gpu")), "set --device"
         )
     for name in config.heads:
-        if not HEAD_NAME.fullmatch(name) or name in RESERVED_HEAD_NAMES:
+        if not is_head_name(name):
             raise InputError(
                 f"A head cannot be called '{name}'.",
-                "a lower-case letter, then letters, digits and _; not 'features' and not 'image'",
+                "a lower-case letter, then letters, digits and _; not 'image', not 'features', nothing after 'features_'",
                 f"rename [heads.{name}]",
             )
     for precision in config.parity.limits:
@@ -296,10 +329,17 @@ def _check(config: Config) -> Config:
             nearest(config.golden.publish, PUBLISH),
             "set golden.publish",
         )
+    check_choice(config.advise.choose, config.advise.precision)
+    read_budget(config.advise.max_size, config.advise.max_latency)
     check_runtimes(config.parity.runtimes)
     parse_formats(config.export.formats)
     check_resize(resize_of(config, 224))
     return config
+
+
+def is_head_name(name: str) -> bool:
+    """Return whether a head, thus an output, can be called that: names that carry feature maps are taken."""
+    return bool(HEAD_NAME.fullmatch(name)) and name not in RESERVED_HEAD_NAMES and not is_features_name(name)
 
 
 def resize_of(config: Config, usual_px: int) -> Resize:
@@ -331,4 +371,6 @@ def _fields(limits: Limits) -> dict[str, Any]:
         "relative_error": limits.relative_error,
         "log_max_abs": limits.log_max_abs,
         "confidence_shift": limits.confidence_shift,
+        "least_cosine": limits.least_cosine,
+        "neighbours": limits.neighbours,
     }

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import importlib.metadata
 import os
@@ -21,13 +22,16 @@ from exporters.report import write_reports
 from exporters.verification import read_report, verify_folder
 from pipeline import bundle
 from pipeline.backbones import backbone_row, check_backbone
+from pipeline.backbones.origin import check_foreign, is_of_table, size_of_foreign
 from pipeline.config import QUICKSTART, Config, limits_of, resize_of
 from pipeline.dataset import list_examples
-from pipeline.heads import check_head
+from pipeline.heads import EMBEDDING, check_head, learns
 from pipeline.splitting import Dataset, Example, split_dataset
 from pipeline.stages import StageLog
 from pipeline.terminal import Terminal
 
+# The size of pictures where neither the configuration nor the backbone names one.
+USUAL_PX = 224
 VERSIONS_OF = (
     "keras",
     "tensorflow",
@@ -64,7 +68,7 @@ def train(config: Config, out: Path, terminal: Terminal) -> None:
     log = StageLog(terminal.say)
     with log.stage("data", f"listing {config.data.path}"):
         root = data_folder(config, terminal)
-        targets = tuple(sorted({section.target for section in config.heads.values()}))
+        targets = tuple(sorted({section.target for section in config.heads.values() if learns(section)}))
         examples = list_examples(root, targets, config.data.group)
         terminal.say(f"data: {len(examples)} pictures")
     prepare_keras(config.device)
@@ -92,7 +96,10 @@ def check(config: Config) -> None:
         raise InputError("The configuration has no head.", "at least one table [heads.NAME]", "add [heads.label]")
     for section in config.heads.values():
         check_head(section)
-    check_backbone(config.backbone, usual_resize(config))
+    if is_of_table(config.backbone):
+        check_backbone(config.backbone, usual_resize(config))
+    else:
+        check_foreign(config.backbone)
     if not config.data.path:
         raise InputError("No data are named.", "a folder per class, or a CSV", "set --data or data.path")
     if config.data.path != QUICKSTART and not Path(config.data.path).expanduser().exists():
@@ -133,13 +140,18 @@ def split(
 ) -> Dataset:
     """Split the readable pictures and say what was left out."""
     dataset = split_dataset(examples, bad, config.data.split, config.seed, root)
+    tell_split(dataset, terminal)
+    return dataset
+
+
+def tell_split(dataset: Dataset, terminal: Terminal) -> None:
+    """Say how many pictures each split has, what was left out, and why."""
     counts = ", ".join(f"{len(dataset.of_split(name))} {name}" for name in ("train", "val", "test"))
     terminal.say(f"data: {counts}; {len(dataset.skipped)} skipped")
     for path, reason in dataset.skipped:
         terminal.say(f"data: skipped {path}: {reason}")
     for note in dataset.notes:
         terminal.say(f"data: {note}")
-    return dataset
 
 
 def choose(examples: tuple[Example, ...], count: int, seed: int) -> tuple[Example, ...]:
@@ -219,7 +231,7 @@ def _report_of_training(out: Path) -> dict[str, Any]:
         state = bundle.read_state(out)
     except InputError:
         state = read_report(out)
-    keys = ("name", "seed", "data", "training", "reference", "notes", "stages")
+    keys = ("name", "seed", "data", "training", "reference", "notes", "stages", "advice")
     kept = {key: state[key] for key in keys if key in state}
     card = Card.read(out / bundle.CARD).to_json() if (out / bundle.CARD).is_file() else {}
     return {
@@ -241,7 +253,7 @@ def formats_of(out: Path) -> tuple[str, ...]:
 def state_of(config: Config, dataset: Dataset, card: Card, training: dict, reference: dict) -> dict[str, Any]:
     """Return what `train` leaves for the later stages: the report's parts, the limits, the configuration."""
     counts = {name: len(dataset.of_split(name)) for name in ("train", "val", "test")}
-    labels = {output.name: list(output.labels) for output in card.outputs}
+    labels = {output.name: list(output.labels) for output in card.outputs if output.labels or output.task != EMBEDDING}
     skipped = [{"path": path, "reason": reason} for path, reason in dataset.skipped]
     limits = limits_of(config)
     return {
@@ -272,4 +284,9 @@ def _name_of_data(path: str) -> str:
 
 def usual_resize(config: Config) -> Any:
     """Return the resize, at the backbone's usual size where the configuration names none."""
-    return resize_of(config, backbone_row(config.backbone.name).usual_px)
+    if is_of_table(config.backbone):
+        return resize_of(config, backbone_row(config.backbone.name).usual_px)
+    height, width = size_of_foreign(config.backbone)
+    asked = resize_of(config, USUAL_PX)
+    given = config.resize.width or config.resize.height
+    return asked if given else dataclasses.replace(asked, height=height or asked.height, width=width or asked.width)

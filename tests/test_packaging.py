@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 LOCKS = ["requirements.lock", "requirements-gpu.lock"]
 TARGETS = {
     *("help", "setup", "setup-browser", "export", "verify", "demo", "test", "test-all", "bench"),
-    *("lint", "backbone", "wheel", "lock", "clean"),
+    *("lint", "backbone", "readme", "wheel", "lock", "clean"),
 }
 
 
