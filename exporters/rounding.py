@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 
 # A larger kernel is rounded in parts of so many inputs, each by itself: the time grows with the cube of a part.
-PART = 512
+PART = 1_536
 ROWS_OF_PARTS = 4_096
 BLOCK = 64
 # Relative to the mean of the diagonal: keeps a singular covariance invertible.
