@@ -174,7 +174,9 @@ def test_clearing_leaves_what_is_not_ours(tmp_path: Path) -> None:
         write(tmp_path / name / "deep" / "data", "12345")
     write(tmp_path / "thesis.txt")
     write(tmp_path / "photos" / "cat.jpg", "123")
-    assert bundle.cache_rows(tmp_path) == dict.fromkeys((name.removeprefix("cutpoint-") for name in bundle.CACHE_ENTRIES), 5)
+    assert bundle.cache_rows(tmp_path) == dict.fromkeys(
+        (name.removeprefix("cutpoint-") for name in bundle.CACHE_ENTRIES), 5
+    )
     bundle.clear_cache(tmp_path)
     assert set(files(tmp_path)) == {"thesis.txt", "photos/cat.jpg"}
     bundle.clear_cache(tmp_path)
