@@ -188,9 +188,9 @@ def _spans(
 
 
 def _joined(model: keras.Model) -> dict[int, list[keras.KerasTensor]]:
-    """Return id of a tensor -> the concatenations that it is a part of, over pooling, padding and their like.
+    """Return id of a tensor -> the concatenations and the pooled values that share its scale in whole numbers.
 
-    In whole numbers what is concatenated has one scale, and so has what these give and take.
+    What is concatenated has one scale, and so has what pooling, padding and their like give and take.
     """
     inside = _calls_inside(model)
     leader: dict[int, int] = {}
@@ -200,7 +200,7 @@ def _joined(model: keras.Model) -> dict[int, list[keras.KerasTensor]]:
             key = leader[key]
         return key
 
-    concatenations = []
+    widest = []
     for operation in model.operations:
         if type(operation).__name__ not in _ONE_SCALE:
             continue
@@ -208,9 +208,11 @@ def _joined(model: keras.Model) -> dict[int, list[keras.KerasTensor]]:
             for tensor in node.input_tensors:
                 leader[find(id(tensor))] = find(id(node.outputs[0]))
             if isinstance(operation, keras.layers.Concatenate):
-                concatenations.append(node.outputs[0])
+                widest.append(node.outputs[0])
+            elif isinstance(operation, keras.layers.MaxPooling2D | keras.layers.AveragePooling2D):
+                widest.append(node.input_tensors[0])
     groups: dict[int, list[keras.KerasTensor]] = {}
-    for tensor in concatenations:
+    for tensor in widest:
         groups.setdefault(find(id(tensor)), []).append(tensor)
     return {key: groups[find(key)] for key in list(leader) if find(key) in groups}
 

@@ -49,6 +49,7 @@ def rewrite(model: keras.Model) -> Rewritten:
     - SeparableConv2D becomes DepthwiseConv2D and Conv2D; Conv2D with a group for each channel DepthwiseConv2D, with other
       groups one Conv2D for each; Dense on feature maps Conv2D 1 x 1;
     - Normalization, and sums and products with a number, become Rescaling; sums and products of two values Add and Multiply;
+    - what several layers activate in the same way is activated once;
     - GELU is computed by the error function, and unit length in the order that TFLite has an operator for.
 
     Args:
@@ -66,6 +67,8 @@ class _Rewriting:
         # Of operations inside inner models whose names are taken outside.
         self._other_names: dict[int, str] = {}
         self._renamed: dict[str, str] = {}
+        # What was activated, and how -> the value that was, which keeps its id from being another's, and what came out.
+        self._activated: dict[tuple[int, str], tuple[Any, Any]] = {}
         self._replace = each_once(self._replacement)
 
     def rewritten(self) -> Rewritten:
@@ -89,6 +92,8 @@ class _Rewriting:
             return self._normalization(operation)
         if kind is keras.layers.UnitNormalization and operation.axis in (-1, len(operation.input.shape) - 1):
             return keras.layers.Activation(unit_length, name=self._name(operation))
+        if kind in (keras.layers.Activation, keras.layers.ReLU):
+            return self._activation(operation)
         return with_weights(self._copy(operation), operation.get_weights())
 
     def _name(self, operation: Any) -> str:
@@ -109,6 +114,22 @@ class _Rewriting:
         def call(value: Any, *arguments: Any, **options: Any) -> Any:
             self._renamed[layer.name] = value._keras_history.operation.name
             return value
+
+        return call
+
+    def _activation(self, layer: keras.layers.Layer) -> Callable:
+        """Return the activation, once for all that do the same to the same value: converters merge them in any case."""
+        settings = {key: value for key, value in layer.get_config().items() if key not in ("name", "trainable")}
+        activation = self._copy(layer)
+
+        def call(value: Any, **options: Any) -> Any:
+            key = id(value), repr((type(layer).__name__, settings))
+            if key not in self._activated:
+                self._activated[key] = value, activation(value, **options)
+            output = self._activated[key][1]
+            if output._keras_history.operation is not activation:
+                self._renamed[layer.name] = output._keras_history.operation.name
+            return output
 
         return call
 

@@ -3,10 +3,16 @@
 import os
 import re
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 
 import pytest
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell starts what it puts into the background with interruptions ignored, and processes pass that on: those that the
+    # tests interrupt could not be.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).parents[1]
 SCRATCH = Path(tempfile.mkdtemp(prefix="cutpoint-tests-"))

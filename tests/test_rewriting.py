@@ -271,3 +271,19 @@ def test_every_format_holds_every_kind_of_layer(name: Any, report: dict[str, Any
     assert entry["audit"]["status"] == "verified", entry["audit"]["reason"]
     for runtime in entry["runtimes"]:
         assert runtime["status"] == "verified", runtime["reason"]
+
+
+def test_what_is_activated_twice_is_activated_once() -> None:
+    image = keras.Input((8, 8, 3), name="image")
+    value = keras.layers.Conv2D(4, 3, name="conv")(image)
+    first = keras.layers.Activation("relu", name="first")(value)
+    second = keras.layers.Activation("relu", name="second")(value)
+    other = keras.layers.Activation("tanh", name="other")(value)
+    model = keras.Model(image, {"label": keras.layers.Concatenate(name="label")([first, second, other])})
+    rewritten = rewrite(model)
+    assert [layer.name for layer in rewritten.model.layers] == ["image", "conv", "first", "other", "label"]
+    assert rewritten.renamed["second"] == "first"
+    images = np.random.default_rng(0).uniform(-1, 1, (2, 8, 8, 3)).astype(np.float32)
+    found, expected = (np.asarray(each(images)["label"]) for each in (rewritten.model, model))
+    assert np.ptp(expected) > 0
+    np.testing.assert_array_equal(found, expected)
