@@ -69,7 +69,28 @@ def _to_float32(saved_model_dir: Path, card: Card) -> onnx.ModelProto:
             function, input_signature=[tf.TensorSpec(shape, tf.float32, name=INPUT_NAME)], opset=OPSET
         )
     settle_names(model)
+    pad_for_pooling(model)
     return model
+
+
+def pad_for_pooling(model: onnx.ModelProto) -> None:
+    """Pad what is max-pooled with the least number above 0, in place.
+
+    onnxruntime moves a padding with 0 into the pooling behind it (its PadFusion, seen in 1.31), and pads with the least
+    number of all there: wherever values are negative the answer is another one. A padding with any other number it leaves.
+    """
+    graph = model.graph
+    pooled = {node.input[0] for node in graph.node if node.op_type == "MaxPool"}
+    # Behind a ReLU nothing is under 0, and the faster way is right.
+    never_negative = {node.output[0] for node in graph.node if node.op_type == "Relu"}
+    value = numpy_helper.from_array(np.array(np.finfo(np.float32).smallest_subnormal), "pad_for_pooling")
+    for node in graph.node:
+        if node.op_type == "Pad" and node.output[0] in pooled and not any(node.input[2:]):
+            if node.input[0] in never_negative:
+                continue
+            if value.name not in {each.name for each in graph.initializer}:
+                graph.initializer.append(value)
+            node.input[:] = [*node.input[:2], value.name]
 
 
 def _to_float16(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -33,6 +33,8 @@ LARGEST_WIDENING = 2.0
 LARGEST_CLIPPING = 0.05
 # Of ReLU and ReLU6, which some formats write as a clip between two constants.
 ACTIVATION_BOUNDS = (0.0, 6.0)
+# The least number above 0 in float16: a constant that stands for 0 where 0 itself would be taken for something else.
+NEXT_TO_0 = 2.0**-24
 MOST_REASONS = 3
 
 
@@ -259,7 +261,10 @@ def constants(subject: Subject) -> list[str]:
     for each in subject.contents.constants:
         names = [name for name, values in expected.others.items() if _same_constant(each, values)]
         seen |= set(names)
-        bound = each.values.size == 1 and any(_same_constant(each, np.float32(value)) for value in ACTIVATION_BOUNDS)
+        bound = each.values.size == 1 and (
+            float(np.abs(each.values).max()) <= NEXT_TO_0
+            or any(_same_constant(each, np.float32(value)) for value in ACTIVATION_BOUNDS)
+        )
         if not names and not bound:
             faults.append(f"it holds a constant that the Keras model has not: {each.name}, {_shown(each.values)}")
     for name, values in expected.others.items():
