@@ -48,7 +48,7 @@ def fold(model: keras.Model, keep: Collection[str] = ()) -> Folded:
     kept = {rewritten.renamed.get(name, name) for name in keep}
     plan, factors = _plan(rewritten.model, kept)
     forward = _forward(rewritten.model, kept, {*plan, *factors})
-    dropped = {*plan, *(gate for gate, _ in forward.values())}
+    dropped = {*plan, *(gate for gate, *_ in forward.values())}
 
     def replace(operation: Any) -> Callable:
         if operation.name in dropped:
@@ -56,9 +56,9 @@ def fold(model: keras.Model, keep: Collection[str] = ()) -> Folded:
         if not isinstance(operation, keras.layers.Layer):
             return operation
         scale, shift = factors.get(operation.name, (np.ones(1), np.zeros(1)))
-        before = forward[operation.name][1] if operation.name in forward else 1.0
         if operation.name in factors or operation.name in forward:
-            return _folded_layer(operation, scale, shift, before)
+            _, *before = forward.get(operation.name, ("", np.ones(1), np.zeros(1)))
+            return _folded_layer(operation, scale, shift, *before)
         return with_weights(copy_of(operation), operation.get_weights())
 
     folded = rebuild(rewritten.model, each_once(replace))
@@ -90,34 +90,49 @@ def _plan(model: keras.Model, keep: set[str]) -> tuple[dict[str, str], dict[str,
     return plan, factors
 
 
-def _forward(model: keras.Model, keep: set[str], taken: set[str]) -> dict[str, tuple[str, float]]:
-    """Return layer -> (the Rescaling whose number its kernel takes in, that number), for gates that a product follows.
+def _forward(
+    model: keras.Model, keep: set[str], taken: set[str]
+) -> dict[str, tuple[str, np.ndarray, np.ndarray]]:
+    """Return layer -> (the Rescaling whose work its weights take over, that one's scale and offset).
 
-    What is multiplied by a gate goes into one convolution, mostly: it may as well do the gate's scaling, which in 16 bits
-    is off in the same way everywhere, as 1 / 6 in a hard sigmoid is.
+    So goes a pixel scaling before a convolution without padding, which TFLite's converter would fold after weights have
+    been rounded. And so goes the number that a gate is multiplied with: what is multiplied by a gate goes into one
+    convolution, mostly, and that may as well do the gate's scaling, which in 16 bits is off in the same way everywhere, as
+    1 / 6 in a hard sigmoid is.
     """
     consumers, calls = consumers_of(model), calls_of(model)
     counts = collections.Counter(id(node.operation) for node in calls)
     takers = {id(tensor): node for node in calls for tensor in node.input_tensors}
-    found: dict[str, tuple[str, float]] = {}
+    found: dict[str, tuple[str, np.ndarray, np.ndarray]] = {}
     for node in calls:
-        gate = node.operation
-        if (
-            type(gate) is not keras.layers.Rescaling
-            or gate.name in taken
-            or np.any(gate.offset)
-            or np.size(gate.scale) > 1
-        ):
+        if type(node.operation) is not keras.layers.Rescaling or node.operation.name in taken:
             continue
-        product = _only_taker(node, consumers, takers)
-        holder = _only_taker(product, consumers, takers) if product is not None else None
-        if holder is None or not isinstance(product.operation, keras.layers.Multiply):
+        scale, offset = _scale_and_offset(node.operation)
+        way = [node, _only_taker(node, consumers, takers)]
+        if way[-1] is not None and isinstance(way[-1].operation, keras.layers.Multiply):
+            if np.any(offset) or np.size(scale) > 1:
+                continue
+            way.append(_only_taker(way[-1], consumers, takers))
+        if way[-1] is None or any(counts[id(each.operation)] > 1 for each in way):
             continue
-        names = {gate.name, product.operation.name}
-        once = all(counts[id(each.operation)] == 1 for each in (node, product, holder))
-        if once and not names & keep and type(holder.operation) in FOLDABLE and holder.operation.name not in found:
-            found[holder.operation.name] = gate.name, float(np.ravel(gate.scale)[0])
+        holder = way[-1].operation
+        names = {each.operation.name for each in way[:-1]}
+        if names & keep or holder.name in found or not _can_rescale_inputs(holder, offset):
+            continue
+        found[holder.name] = node.operation.name, scale, offset
     return found
+
+
+def _scale_and_offset(layer: keras.layers.Rescaling) -> tuple[np.ndarray, np.ndarray]:
+    scale, offset = (np.asarray(each, np.float64).ravel() for each in (layer.scale, layer.offset))
+    return scale, offset
+
+
+def _can_rescale_inputs(layer: keras.layers.Layer, offset: np.ndarray) -> bool:
+    """Tell whether what is added to a layer's inputs can be in its bias: not where a padding with 0 comes between."""
+    if type(layer) not in FOLDABLE:
+        return False
+    return not np.any(offset) or getattr(layer, "padding", "valid") == "valid"
 
 
 def _only_taker(node: Any, consumers: dict[int, int], takers: dict[int, Any]) -> Any:
@@ -131,7 +146,7 @@ def _as_affine(node: Any) -> tuple[np.ndarray, np.ndarray] | None:
     if isinstance(layer, keras.layers.BatchNormalization):
         return scale_and_shift(layer) if layer.axis in (-1, len(node.outputs[0].shape) - 1) else None
     if type(layer) is keras.layers.Rescaling:
-        return tuple(np.asarray(each, np.float64).ravel() for each in (layer.scale, layer.offset))
+        return _scale_and_offset(layer)
     if type(layer) is keras.layers.DepthwiseConv2D and layer.activation in _LINEAR:
         kernel, *bias = (np.asarray(values, np.float64) for values in layer.get_weights())
         if kernel.shape[:2] + kernel.shape[3:] == (1, 1, 1) and set(layer.strides) == {1}:
@@ -146,23 +161,30 @@ def _can_hold(layer: keras.layers.Layer) -> bool:
     return type(layer) in FOLDABLE and layer.activation in _LINEAR
 
 
-def _folded_layer(layer: keras.layers.Layer, scale: np.ndarray, shift: np.ndarray, before: float) -> Callable:
+def _folded_layer(
+    layer: keras.layers.Layer, scale: np.ndarray, shift: np.ndarray, before: np.ndarray, offset: np.ndarray
+) -> Callable:
     if type(layer) is keras.layers.Rescaling:
-        own_scale, own_offset = (np.asarray(each, np.float64).ravel() for each in (layer.scale, layer.offset))
+        own_scale, own_offset = _scale_and_offset(layer)
         return rescaling(layer.name, own_scale * scale, own_offset * scale + shift)
-    weights = folded_weights(layer, scale, shift, before)
+    weights = folded_weights(layer, scale, shift, before, offset)
     return with_weights(copy_of(layer, use_bias=len(weights) > 1), weights)
 
 
 def folded_weights(
-    layer: keras.layers.Layer, scale: np.ndarray, shift: np.ndarray, before: float = 1.0
+    layer: keras.layers.Layer,
+    scale: np.ndarray,
+    shift: np.ndarray,
+    before: np.ndarray | float = 1.0,
+    offset: np.ndarray | float = 0.0,
 ) -> list[np.ndarray]:
     """Return the weights, float32, of a layer that does what `layer` and `values * scale + shift` do one after another.
 
     Args:
         layer: a convolution, depthwise convolution or dense layer; with a scale or shift, one without activation.
         scale, shift: float64 (channels,) or (1,).
-        before: what the layer's inputs are multiplied by besides.
+        before, offset: what the layer's inputs are multiplied by and what is added then, one number or one for each
+            channel of the inputs; `offset` only where the layer pads nothing.
 
     Returns:
         Kernel and bias; no bias where there is none to hold.
@@ -171,9 +193,12 @@ def folded_weights(
     depthwise = isinstance(layer, keras.layers.DepthwiseConv2D)
     shape = kernel.shape[2:] if depthwise else kernel.shape[-1:]
     channels = int(np.prod(shape))
+    # The axis of a kernel that a convolution's inputs run along is the last but one, a dense layer's the first of two.
+    before, offset = (np.broadcast_to(each, kernel.shape[-2]).reshape(-1, 1) for each in (before, offset))
     factor = np.broadcast_to(scale, (channels,)).reshape(shape)
-    if bias:
-        shift = shift + bias[0] * scale
+    from_offset = (kernel * offset).sum(tuple(range(kernel.ndim - (2 if depthwise else 1)))).ravel()
+    if bias or np.any(from_offset):
+        shift = shift + ((bias[0] if bias else 0.0) + from_offset) * scale
     values = [(kernel * factor * before).astype(np.float32)]
     if bias or np.any(shift):
         values.append(np.broadcast_to(shift, (channels,)).astype(np.float32))

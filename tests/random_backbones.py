@@ -141,9 +141,26 @@ def _drawn(shape: tuple[int, ...], generator: np.random.Generator) -> np.ndarray
 
 
 def _centre(layer: keras.layers.Layer) -> float:
-    """Return around what a layer's channels shall vary: what is added to a skip connection must not pile up there."""
-    added = any(isinstance(node.operation, keras.layers.Add) for node in layer._outbound_nodes)
-    return 0.0 if added else CENTRE
+    """Return around what a layer's channels shall vary: what is added up along a chain of skips must not pile up there."""
+    sums = [node.operation for node in layer._outbound_nodes if isinstance(node.operation, keras.layers.Add)]
+    return 0.0 if any(_is_in_chain(each) for each in sums) else CENTRE
+
+
+def _is_in_chain(sum_: keras.layers.Add) -> bool:
+    """Tell whether one sum goes into another, or comes from another, with nothing between that sets a mean anew."""
+    return _meets_sum(sum_, lambda each: [node.operation for node in each._outbound_nodes]) or _meets_sum(
+        sum_, lambda each: [node.operation for node in each._inbound_nodes[0].parent_nodes]
+    )
+
+
+def _meets_sum(operation: Any, neighbours: Callable) -> bool:
+    for each in neighbours(operation):
+        if isinstance(each, keras.layers.Add):
+            return True
+        sets_mean = isinstance(each, (keras.layers.Concatenate, keras.Model)) or each.weights
+        if not sets_mean and _meets_sum(each, neighbours):
+            return True
+    return False
 
 
 def _is_depthwise(layer: keras.layers.Layer) -> bool:

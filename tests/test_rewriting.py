@@ -211,6 +211,51 @@ def test_nothing_is_folded_into_a_layer_that_is_wanted_itself() -> None:
     assert kept.layer_name("norm") == "norm"
 
 
+STEMS = {
+    "convolution": (layers.Conv2D, {"filters": 4, "kernel_size": 3}),
+    "strided": (layers.Conv2D, {"filters": 4, "kernel_size": 3, "strides": 2, "use_bias": False}),
+    "depthwise": (layers.DepthwiseConv2D, {"kernel_size": 3, "depth_multiplier": 2}),
+}
+
+
+@pytest.mark.parametrize("kind", STEMS)
+@pytest.mark.parametrize("offset", [0.0, -1.0, [0.5, -0.25, 2.0]], ids=["none", "number", "channels"])
+@pytest.mark.parametrize("padding", ["valid", "same"])
+def test_pixel_scaling_goes_into_the_first_layer_unless_a_padding_of_0_is_between(
+    kind: str, offset: Any, padding: str
+) -> None:
+    layer, settings = STEMS[kind]
+    image = keras.Input((8, 8, 3))
+    values = layers.Rescaling(1 / 127.5, offset=offset, name="pixel_scaling")(image)
+    values = layers.BatchNormalization(name="norm")(layer(padding=padding, name="stem", **settings)(values))
+    model = keras.Model(image, {"label": values})
+    shown = pictures(6, 8, 0)[0].astype(np.float32)
+    settle(model, shown)
+    folded = fold(model, ["norm"])
+    names = {each.name for each in folded.model.layers}
+    assert ("pixel_scaling" in names) == (padding == "same" and bool(np.any(offset)))
+    assert folded.layer_name("norm") == "stem"
+    np.testing.assert_allclose(folded.model(shown)["label"], model(shown)["label"], atol=1e-5)
+    assert "pixel_scaling" in {each.name for each in fold(model, ["pixel_scaling"]).model.layers}
+
+
+def test_pixel_scaling_that_two_layers_take_stays() -> None:
+    image = keras.Input((8, 8, 3))
+    values = layers.Rescaling(1 / 255, name="pixel_scaling")(image)
+    both = layers.Concatenate()([layers.Conv2D(2, 3)(values), layers.Conv2D(2, 3)(values)])
+    assert "pixel_scaling" in {each.name for each in fold(keras.Model(image, {"label": both})).model.layers}
+
+
+def test_a_dense_layer_takes_over_the_scaling_before_it() -> None:
+    values = keras.Input((3,))
+    scaled = layers.Rescaling([0.5, 2.0, 1.0], offset=[1.0, 0.0, -1.0])(values)
+    model = keras.Model(values, {"label": layers.Dense(2, use_bias=False)(scaled)})
+    folded = fold(model).model
+    assert len(folded.layers) == 2
+    numbers = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+    np.testing.assert_allclose(folded(numbers)["label"], model(numbers)["label"], atol=1e-6)
+
+
 def test_a_large_kernel_is_rounded_in_parts_nearly_as_well() -> None:
     generator = np.random.default_rng(0)
     count = PART + 200
