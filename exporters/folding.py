@@ -90,9 +90,7 @@ def _plan(model: keras.Model, keep: set[str]) -> tuple[dict[str, str], dict[str,
     return plan, factors
 
 
-def _forward(
-    model: keras.Model, keep: set[str], taken: set[str]
-) -> dict[str, tuple[str, np.ndarray, np.ndarray]]:
+def _forward(model: keras.Model, keep: set[str], taken: set[str]) -> dict[str, tuple[str, np.ndarray, np.ndarray]]:
     """Return layer -> (the Rescaling whose work its weights take over, that one's scale and offset).
 
     So goes a pixel scaling before a convolution without padding, which TFLite's converter would fold after weights have
