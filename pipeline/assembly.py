@@ -17,19 +17,25 @@ from exporters.contract import INPUT_NAME
 from exporters.errors import CutpointError, InputError
 from exporters.opaque import keep_beside
 from pipeline.cut import cuts_of
+from pipeline.heads.trunk import NAME as TRUNK
 from pipeline.scaling import scale_pixels
 
 # The run's own name stands in the card: a graph's name may hold few of the characters that a person may use.
 MODEL_NAME = "cutpoint"
+BOTH = "both"
 
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """One head of a model: `head` takes what `pooling` makes of the feature maps of `cuts`, one behind the other."""
+    """One head of a model, or the trunk that heads share: `head` takes what `pooling` makes of the feature maps of `cuts`.
+
+    The features of several cuts stand one behind the other. A head that is `on_trunk` takes the trunk's answer instead.
+    """
 
     pooling: str
     cuts: tuple[str, ...]
     head: keras.Model
+    on_trunk: bool = False
 
 
 def feature_extractor(truncated: keras.Model, pixel_scaling: str, wanted: Sequence[tuple[str, str]]) -> keras.Model:
@@ -38,7 +44,7 @@ def feature_extractor(truncated: keras.Model, pixel_scaling: str, wanted: Sequen
     Args:
         truncated: scaled pixels (N, height, width, 3) -> features; see `pipeline.cut.truncate`.
         pixel_scaling: see `scale_pixels`.
-        wanted: (cut, pooling) each; the pooling is `average`, `max` (N, c) or `flatten` (N, h * w * c).
+        wanted: (cut, pooling) each; the pooling is `average`, `max` (N, c), `both` (N, 2 * c) or `flatten` (N, h * w * c).
 
     Returns:
         `image` (N, height, width, 3) float32 0..255 -> float32 (N, width), the pooled features of each pair one behind the
@@ -54,16 +60,21 @@ def feature_extractor(truncated: keras.Model, pixel_scaling: str, wanted: Sequen
 def pooled_width(truncated: keras.Model, cut: str, pooling: str) -> int:
     """Return how many features a pooling makes of the feature map at a cut."""
     shape = truncated.get_layer(cut).output.shape[1:]
-    return int(np.prod(shape)) if pooling == "flatten" else int(shape[-1])
+    if pooling == "flatten":
+        return int(np.prod(shape))
+    return int(shape[-1]) * (2 if pooling == BOTH else 1)
 
 
-def assemble(truncated: keras.Model, pixel_scaling: str, heads: Mapping[str, Part]) -> keras.Model:
+def assemble(
+    truncated: keras.Model, pixel_scaling: str, heads: Mapping[str, Part], trunk: Part | None = None
+) -> keras.Model:
     """Put the parts together as one flat model of stock layers.
 
     Args:
         truncated: the frozen, truncated backbone.
         pixel_scaling: see `scale_pixels`.
         heads: name -> the head with what it takes.
+        trunk: what the heads share that are `on_trunk`.
 
     Returns:
         `image` (N, height, width, 3) float32 0..255 -> a dict, head name -> float32 (N, ...).
@@ -72,16 +83,29 @@ def assemble(truncated: keras.Model, pixel_scaling: str, heads: Mapping[str, Par
         InputError: a head's layer has the name of one of the backbone's.
         CutpointError: the frozen weights are not bit-identical to those loaded.
     """
-    _check_names(truncated, heads)
+    parts = {**({TRUNK: trunk} if trunk else {}), **heads}
+    _check_names(truncated, parts)
     image = keras.Input(truncated.inputs[0].shape[1:], name=INPUT_NAME)
     maps = _feature_maps(truncated, scale_pixels(image, pixel_scaling))
-    outputs = {name: lay_flat(part.head, _taken(name, part, maps)) for name, part in sorted(heads.items())}
+    shared_value = lay_flat(trunk.head, _taken(TRUNK, trunk, maps)) if trunk else None
+    outputs = {
+        name: lay_flat(part.head, shared_value if part.on_trunk else _taken(name, part, maps))
+        for name, part in sorted(heads.items())
+    }
     shared = keras.Model(image, outputs, name=MODEL_NAME)
     # The layers of `shared` stand in the backbone's graph too; a clone has layers, and a file, of its own.
     model = clone(shared)
     model.trainable = False
     _check_frozen(model, truncated)
     return model
+
+
+def without(model: keras.Model, dropped: Sequence[str]) -> keras.Model:
+    """Return the model without some outputs, and without the layers that only they need; the same model for none."""
+    if not dropped:
+        return model
+    kept = {name: value for name, value in model.output.items() if name not in dropped}
+    return clone(keras.Model(model.inputs[0], kept, name=MODEL_NAME))
 
 
 def _feature_maps(truncated: keras.Model, scaled: keras.KerasTensor) -> dict[str, keras.KerasTensor]:
@@ -91,18 +115,23 @@ def _feature_maps(truncated: keras.Model, scaled: keras.KerasTensor) -> dict[str
 
 def _taken(name: str, part: Part, maps: Mapping[str, keras.KerasTensor]) -> keras.KerasTensor:
     """Return what a head takes: the pooled features of its cuts, one behind the other."""
-    if len(part.cuts) == 1:
-        return _pool(maps[part.cuts[0]], part.pooling, _layer_names(name, part)[0])
-    *poolings, joined = _layer_names(name, part)
-    pooled = [_pool(maps[cut], part.pooling, each) for cut, each in zip(part.cuts, poolings, strict=True)]
-    return keras.layers.Concatenate(name=joined)(pooled)
+    several = len(part.cuts) > 1
+    pooled = [_pool(maps[cut], part.pooling, _pooling_name(name, part, cut)) for cut in part.cuts]
+    return keras.layers.Concatenate(name=f"{name}_concatenate")(pooled) if several else pooled[0]
+
+
+def _pooling_name(name: str, part: Part, cut: str) -> str:
+    return f"{name}_{part.pooling}" + (f"_of_{cut}" if len(part.cuts) > 1 else "")
 
 
 def _layer_names(name: str, part: Part) -> list[str]:
     """Return the names of the layers between the feature maps and a head."""
-    if len(part.cuts) == 1:
-        return [f"{name}_{part.pooling}"]
-    return [*(f"{name}_{part.pooling}_of_{cut}" for cut in part.cuts), f"{name}_concatenate"]
+    if part.on_trunk:
+        return []
+    joined = [f"{name}_concatenate"] if len(part.cuts) > 1 else []
+    pooled = [_pooling_name(name, part, cut) for cut in part.cuts]
+    both = [f"{each}_{kind}" for each in pooled for kind in ("average", "max")] if part.pooling == BOTH else []
+    return [*pooled, *both, *joined]
 
 
 def lay_flat(model: keras.Model, value: keras.KerasTensor) -> Any:
@@ -153,6 +182,9 @@ def _as_inputs(model: keras.Model, value: keras.KerasTensor) -> Any:
 
 
 def _pool(features: keras.KerasTensor, pooling: str, name: str | None = None) -> keras.KerasTensor:
+    if pooling == BOTH:
+        kinds = [(each, f"{name}_{each}" if name else None) for each in ("average", "max")]
+        return keras.layers.Concatenate(name=name)([_pool(features, kind, inner) for kind, inner in kinds])
     layers = {
         "average": keras.layers.GlobalAveragePooling2D,
         "max": keras.layers.GlobalMaxPooling2D,

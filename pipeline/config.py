@@ -67,17 +67,42 @@ class BackboneSection(Section):
 class HeadSection(Section):
     """`[heads.NAME]`: one head; keys that its kind does not use are left at their defaults.
 
-    `task` is the kind's own where it is empty; `features` are the cuts that reach the head, empty for all of them.
+    `task` is the kind's own where it is empty; `features` are the cuts that reach the head, empty for all of them;
+    `target` is the CSV's column, or several of a regression; `labels` give an order to labels that are no numbers (ordinal),
+    and say which one is meant by a probability near 1 (binary, the second). `dimension` is the width of an embedding that is
+    trained; 0 takes the features as they are. `auxiliary` trains along and is not exported.
     """
 
     kind: str = "linear"
     task: str = ""
     features: str | int | tuple[str | int, ...] = ()
-    target: str = "label"
+    target: str | tuple[str, ...] = ""
+    labels: tuple[str, ...] = ()
+    unit: str = ""
     pooling: str = ""
     hidden: tuple[Positive, ...] = (128,)
+    batch_norm: bool = False
     dropout: Annotated[float, Meta(ge=0, lt=1)] = 0.2
+    l2: Annotated[float, Meta(ge=0)] = 0.0
+    dimension: Annotated[int, Meta(ge=0, le=4096)] = 0
+    loss: str = ""
     loss_weight: Annotated[float, Meta(ge=0)] = 1.0
+    metrics: tuple[str, ...] = ()
+    optimizer: str = ""
+    learning_rate: Annotated[float, Meta(gt=0, le=100)] | None = None
+    trunk: bool = True
+    auxiliary: bool = False
+
+
+class TrunkSection(Section):
+    """`[trunk]`: dense layers that heads share; none, and no trunk, where `hidden` is empty."""
+
+    hidden: tuple[Positive, ...] = ()
+    pooling: str = "average"
+    features: str | int | tuple[str | int, ...] = ()
+    batch_norm: bool = False
+    dropout: Annotated[float, Meta(ge=0, lt=1)] = 0.2
+    l2: Annotated[float, Meta(ge=0)] = 0.0
 
 
 class TrainingSection(Section):
@@ -85,6 +110,7 @@ class TrainingSection(Section):
 
     epochs: Positive = 50
     batch_size: Positive = 64
+    optimizer: str = "adam"
     learning_rate: Annotated[float, Meta(gt=0, le=100)] = 1e-3
     patience: Positive = 5
     label_smoothing: Annotated[float, Meta(ge=0, lt=1)] = 0.05
@@ -92,12 +118,23 @@ class TrainingSection(Section):
     mixed_precision: bool = False
 
 
+class FineTuningSection(Section):
+    """`[fine_tuning]`: the backbone's layers from `layer` on are trained too, after the heads; empty for none."""
+
+    layer: str = ""
+    epochs: Positive = 10
+    batch_size: Positive = 16
+    learning_rate: Annotated[float, Meta(gt=0, le=1)] = 1e-5
+    patience: Positive = 3
+
+
 class ExportSection(Section):
-    """`[export]`: `formats` are names such as `tfjs` or `tfjs-float16`."""
+    """`[export]`: `formats` are names such as `tfjs` or `tfjs-float16`; `auxiliary` exports auxiliary heads too."""
 
     formats: tuple[str, ...] = ("tfjs", "tflite", "onnx")
     calibration_images: Positive = 200
     features: bool = False
+    auxiliary: bool = False
 
 
 class LimitsSection(Section):
@@ -111,6 +148,7 @@ class LimitsSection(Section):
     confidence_shift: Annotated[float, Meta(ge=0)] | None = None
     least_cosine: Share | None = None
     neighbours: Share | None = None
+    iou: Share | None = None
 
 
 class ParitySection(Section):
@@ -152,7 +190,9 @@ class Config(Section):
     resize: ResizeSection = ResizeSection()
     backbone: BackboneSection = BackboneSection()
     heads: dict[str, HeadSection] = {}
+    trunk: TrunkSection = TrunkSection()
     training: TrainingSection = TrainingSection()
+    fine_tuning: FineTuningSection = FineTuningSection()
     export: ExportSection = ExportSection()
     parity: ParitySection = ParitySection()
     golden: GoldenSection = GoldenSection()
@@ -373,4 +413,5 @@ def _fields(limits: Limits) -> dict[str, Any]:
         "confidence_shift": limits.confidence_shift,
         "least_cosine": limits.least_cosine,
         "neighbours": limits.neighbours,
+        "iou": limits.iou,
     }

@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import os
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from exporters.errors import InputError, nearest
@@ -23,6 +24,7 @@ from pipeline.splitting import (
     take_out_copies,
     with_splits_of_copies,
 )
+from pipeline.targets import LABEL, LABELS, MASK, NUMBER, as_readings, labels_of, number, split_labels
 
 _SPLIT_FOLDERS = {
     "train": "train",
@@ -35,14 +37,15 @@ _SPLIT_FOLDERS = {
 }
 
 
-def list_examples(path: Path, targets: tuple[str, ...], group: str) -> tuple[Example, ...]:
+def list_examples(path: Path, targets: Sequence[str] | Mapping[str, str], group: str) -> tuple[Example, ...]:
     """List the pictures of a folder or a CSV, with the sha256 of their bytes.
 
     Args:
         path: a folder with a folder per class, inside `train`, `val`, `test` or directly; or a CSV with the columns
             `path`, the targets, and perhaps `group` and `split`.
-        targets: the columns that the heads learn; a folder has only `label`. Without any, every picture in the folder
-            counts, in whatever folders they lie, and none has a label.
+        targets: the columns that the heads learn, or column -> how it is read (see `pipeline.targets.READINGS`); a folder
+            has only `label`. Without any, every picture in the folder counts, in whatever folders they lie, and none has a
+            label.
         group: a CSV column, or a regular expression searched in the path (its first group, else the whole match).
 
     Raises:
@@ -50,7 +53,8 @@ def list_examples(path: Path, targets: tuple[str, ...], group: str) -> tuple[Exa
     """
     if not path.exists():
         raise InputError(f"The data {path} is not there.", "a folder per class, or a CSV", "set --data or data.path")
-    drafts = _read_csv(path, targets, group) if path.is_file() else _walk_folder(path, targets)
+    readings = as_readings(targets)
+    drafts = _read_csv(path, tuple(readings), group) if path.is_file() else _walk_folder(path, tuple(readings))
     if not drafts:
         raise InputError(
             f"{path} holds no pictures.",
@@ -58,10 +62,10 @@ def list_examples(path: Path, targets: tuple[str, ...], group: str) -> tuple[Exa
             "give another --data",
         )
     drafts = _with_groups(drafts, path, group)
-    for target in targets:
-        _check_labels(path, target, {draft.targets[target] for draft in drafts})
+    for target, reading in readings.items():
+        _check_cells(path, target, reading, drafts)
     # What is too few even if every picture can be read need not wait for the reading.
-    check_class_sizes(drafts, path)
+    check_class_sizes(drafts, path, readings)
     with concurrent.futures.ThreadPoolExecutor() as pool:
         digests = list(pool.map(_digest, (draft.path for draft in drafts)))
     examples = [dataclasses.replace(draft, sha256=digest) for draft, digest in zip(drafts, digests, strict=True)]
@@ -204,7 +208,32 @@ def _is_one_line(label: str) -> bool:
     return not any(ord(character) < 32 or character in "\x85\u2028\u2029" for character in label)
 
 
-def _check_labels(path: Path, target: str, labels: set[str]) -> None:
+def _check_cells(path: Path, target: str, reading: str, drafts: list[Example]) -> None:
+    """Raise InputError for cells that cannot be read as what their column holds; a cell is named by its picture."""
+    cells = {draft.targets[target] for draft in drafts}
+    if reading in (LABEL, LABELS):
+        _check_labels(path, target, set(labels_of(cells, reading)), least=2 if reading == LABEL else 1)
+    if reading == LABELS and not any(map(split_labels, cells)):
+        raise InputError(
+            f"No picture of {path} has a label in '{target}'.", "labels with | between them", "fill in the column"
+        )
+    for draft in drafts if reading in (NUMBER, MASK) else ():
+        cell = draft.targets[target]
+        try:
+            if reading == NUMBER:
+                number(cell)
+            elif not cell.strip():
+                raise ValueError(cell)
+        except ValueError:
+            base = path if path.is_dir() else path.parent
+            raise InputError(
+                f"The picture {relative_path(draft.path, base)} has {cell!r} in '{target}'.",
+                "a number, such as 3.5" if reading == NUMBER else "the path of a mask",
+                "correct the cell, or take the line out of the CSV",
+            ) from None
+
+
+def _check_labels(path: Path, target: str, labels: set[str], least: int) -> None:
     for label in sorted(labels):
         if not label.strip() or not _is_one_line(label):
             raise InputError(
@@ -212,7 +241,7 @@ def _check_labels(path: Path, target: str, labels: set[str]) -> None:
                 "a label that is not empty and holds no line break or control character",
                 "rename the class",
             )
-    if len(labels) < 2:
+    if 0 < len(labels) < least:
         raise InputError(
             f"{path} holds one class only: {sorted(labels)[0]!r}.",
             "at least two classes, each a folder of pictures (or a value of the CSV's column)",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -13,10 +13,9 @@ from exporters.errors import InputError
 from pipeline import bundle
 from pipeline.assembly import feature_extractor, pooled_width
 from pipeline.backbones.loading import LoadedBackbone, digest_of_weights
-from pipeline.config import Config, HeadSection
+from pipeline.config import Config, HeadSection, TrunkSection
 from pipeline.cut import resolve_cuts, truncate
 from pipeline.features import Compute, FeatureStore, JoinedStore, extract_features, fastest_compute
-from pipeline.heads import pooling_of
 from pipeline.splitting import Example
 from pipeline.terminal import Terminal
 
@@ -38,17 +37,21 @@ class Extracted:
         return np.concatenate([self.stores[cut, pooling].gather(names) for cut in cuts], axis=1)
 
 
-def cuts_of_head(name: str, section: HeadSection, backbone: LoadedBackbone, cuts: tuple[str, ...]) -> tuple[str, ...]:
-    """Return which of the cuts reach a head, the deepest last; raises InputError for one that is not cut at."""
+def cuts_of_head(
+    name: str, section: HeadSection | TrunkSection, backbone: LoadedBackbone, cuts: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Return which of the cuts reach a head or the trunk, the deepest last; raises InputError for one that is not cut at."""
     if section.features == ():
         return cuts
     taken = resolve_cuts(backbone, section.features)
     strangers = [cut for cut in taken if cut not in cuts]
+    of_head = isinstance(section, HeadSection)
+    told, key = (f"head '{name}'", f"heads.{name}") if of_head else ("trunk", "trunk")
     if strangers:
         raise InputError(
-            f"The head '{name}' takes the features of '{strangers[0]}', which is not cut at.",
+            f"The {told} takes the features of '{strangers[0]}', which is not cut at.",
             f"of {', '.join(cuts)}",
-            f"add it to backbone.cut, or take it out of heads.{name}.features",
+            f"add it to backbone.cut, or take it out of {key}.features",
         )
     return taken
 
@@ -56,7 +59,7 @@ def cuts_of_head(name: str, section: HeadSection, backbone: LoadedBackbone, cuts
 def extract(
     config: Config,
     backbone: LoadedBackbone,
-    taken: Mapping[str, Sequence[str]],
+    wanted: Collection[tuple[str, str]],
     examples: tuple[Example, ...],
     how: Resize,
     device: str,
@@ -65,9 +68,9 @@ def extract(
     """Compute what is missing of the features that the heads take.
 
     Args:
-        config: the heads' poolings, and how many pictures may be unreadable.
+        config: how many pictures may be unreadable.
         backbone: the whole backbone.
-        taken: head -> its cuts.
+        wanted: (cut, pooling) of all heads.
         examples: all pictures.
         how: the resize.
         device: `cpu` or `gpu`.
@@ -76,9 +79,8 @@ def extract(
     Raises:
         InputError: too many unreadable pictures, or too little disk.
     """
-    wanted = sorted({(cut, pooling_of(config.heads[name])) for name, cuts in taken.items() for cut in cuts})
     with contextlib.ExitStack() as entered:
-        stores = {pair: _store(backbone, pair, how) for pair in wanted}
+        stores = {pair: _store(backbone, pair, how) for pair in sorted(set(wanted))}
         # In one order everywhere, so that no two runs wait for each other.
         for store in sorted(stores.values(), key=lambda store: store.folder):
             entered.enter_context(store)

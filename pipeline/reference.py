@@ -20,9 +20,10 @@ from exporters.runners.keras import KerasRunner
 from pipeline import bundle
 from pipeline.assembly import Part
 from pipeline.config import Config, limits_of
-from pipeline.heads import learns
 from pipeline.run import choose
-from pipeline.splitting import Dataset, Example
+from pipeline.scores import score
+from pipeline.splitting import Dataset
+from pipeline.targets import Target
 
 # The assembled model and the head on cached features are the same arithmetic, up to the order of additions.
 LARGEST_ASSEMBLY_DIFFERENCE = 1e-3
@@ -43,14 +44,14 @@ class Taught:
     answers: np.ndarray
 
 
-def indices(examples: tuple[Example, ...], target: str, labels: tuple[str, ...]) -> np.ndarray:
-    """Return the class indices of the examples' labels of a target, int64 (N,)."""
-    positions = {label: index for index, label in enumerate(labels)}
-    return np.array([positions[example.targets[target]] for example in examples], np.int64)
-
-
 def write_reference(
-    config: Config, model: keras.Model, card: Card, dataset: Dataset, taught: Mapping[str, Taught], staged: Path
+    config: Config,
+    model: keras.Model,
+    card: Card,
+    dataset: Dataset,
+    taught: Mapping[str, Taught],
+    targets: Mapping[str, Target],
+    staged: Path,
 ) -> None:
     """Write the golden set and the calibration images into `staged`.
 
@@ -60,19 +61,18 @@ def write_reference(
     test = dataset.of_split("test")
     chosen = choose(test, config.parity.images, config.seed)
     images = load_images([example.path for example in chosen], card.resize)
-    truth = {
-        output.name: indices(chosen, config.heads[output.name].target, output.labels)
-        for output in card.outputs
-        if output.labels
-    }
+    truth = {output.name: targets[output.name].truth(chosen) for output in card.outputs if targets[output.name].columns}
     files = prepare_files([example.path for example in chosen], staged)
     with KerasRunner(model) as runner:
         reference = runner.predict(images)
         of_files = runner.predict(images_of_files(files, card))
     chosen_ones = {id(example) for example in chosen}
     positions = [index for index, example in enumerate(test) if id(example) in chosen_ones]
-    for name, each in taught.items():
-        difference = float(np.abs(reference[name] - each.answers[positions]).max())
+    for name in reference:
+        answers = taught[name].answers
+        # Numbers in units of their own may be large; probabilities are not.
+        size = max(1.0, float(np.abs(answers).max()))
+        difference = float(np.abs(reference[name] - answers[positions]).max()) / size
         if not difference <= LARGEST_ASSEMBLY_DIFFERENCE:
             raise CutpointError(
                 f"The assembled model answers otherwise than the head '{name}' on its features: {difference:.2g} apart.",
@@ -101,18 +101,19 @@ def _reference_features(model: keras.Model, card: Card, images: np.ndarray) -> d
     return {name: np.asarray(keras.ops.convert_to_numpy(values), np.float32) for name, values in answers.items()}
 
 
-def accuracies(config: Config, dataset: Dataset, taught: Mapping[str, Taught]) -> dict[str, Any]:
-    """Return `reference` of report.json: accuracy and confusion of the heads that learn, on all test pictures."""
+def accuracies(dataset: Dataset, taught: Mapping[str, Taught], targets: Mapping[str, Target]) -> dict[str, Any]:
+    """Return `reference` of report.json: every head's own measures on all test pictures.
+
+    `accuracy` and `confusion` are of heads that name labels; `measures` has all other figures of every head.
+    """
     test = dataset.of_split("test")
-    accuracy, confusion = {}, {}
+    found: dict[str, dict[str, Any]] = {"accuracy": {}, "confusion": {}, "measures": {}}
     for name, each in taught.items():
-        if not learns(config.heads[name]):
+        if not targets[name].columns:
             continue
-        target = config.heads[name].target
-        labels = dataset.labels[target]
-        truth, answer = indices(test, target, labels), each.answers.argmax(-1)
-        accuracy[name] = float((truth == answer).mean())
-        table = np.zeros((len(labels), len(labels)), int)
-        np.add.at(table, (truth, answer), 1)
-        confusion[name] = table.tolist()
-    return {"accuracy": accuracy, "images": len(test), "confusion": confusion}
+        figures = score(targets[name], targets[name].truth(test), each.answers)
+        for key in ("accuracy", "confusion"):
+            if key in figures:
+                found[key][name] = figures[key]
+        found["measures"][name] = {key: value for key, value in figures.items() if key != "confusion"}
+    return {"accuracy": found["accuracy"], "images": len(test), **found}

@@ -25,9 +25,11 @@ from pipeline.backbones import backbone_row, check_backbone
 from pipeline.backbones.origin import check_foreign, is_of_table, size_of_foreign
 from pipeline.config import QUICKSTART, Config, limits_of, resize_of
 from pipeline.dataset import list_examples
-from pipeline.heads import EMBEDDING, check_head, learns
+from pipeline.heads import check_head
+from pipeline.heads.sharing import check_sharing
 from pipeline.splitting import Dataset, Example, split_dataset
 from pipeline.stages import StageLog
+from pipeline.targets import readings_of
 from pipeline.terminal import Terminal
 
 # The size of pictures where neither the configuration nor the backbone names one.
@@ -68,8 +70,7 @@ def train(config: Config, out: Path, terminal: Terminal) -> None:
     log = StageLog(terminal.say)
     with log.stage("data", f"listing {config.data.path}"):
         root = data_folder(config, terminal)
-        targets = tuple(sorted({section.target for section in config.heads.values() if learns(section)}))
-        examples = list_examples(root, targets, config.data.group)
+        examples = list_examples(root, readings_of(config), config.data.group)
         terminal.say(f"data: {len(examples)} pictures")
     prepare_keras(config.device)
     training = importlib.import_module("pipeline.teaching")
@@ -96,6 +97,7 @@ def check(config: Config) -> None:
         raise InputError("The configuration has no head.", "at least one table [heads.NAME]", "add [heads.label]")
     for section in config.heads.values():
         check_head(section)
+    check_sharing(config)
     if is_of_table(config.backbone):
         check_backbone(config.backbone, usual_resize(config))
     else:
@@ -139,7 +141,7 @@ def split(
     config: Config, root: Path, examples: tuple[Example, ...], bad: dict[str, str], terminal: Terminal
 ) -> Dataset:
     """Split the readable pictures and say what was left out."""
-    dataset = split_dataset(examples, bad, config.data.split, config.seed, root)
+    dataset = split_dataset(examples, bad, config.data.split, config.seed, root, readings_of(config))
     tell_split(dataset, terminal)
     return dataset
 
@@ -253,7 +255,7 @@ def formats_of(out: Path) -> tuple[str, ...]:
 def state_of(config: Config, dataset: Dataset, card: Card, training: dict, reference: dict) -> dict[str, Any]:
     """Return what `train` leaves for the later stages: the report's parts, the limits, the configuration."""
     counts = {name: len(dataset.of_split(name)) for name in ("train", "val", "test")}
-    labels = {output.name: list(output.labels) for output in card.outputs if output.labels or output.task != EMBEDDING}
+    labels = {output.name: list(output.labels) for output in card.outputs if output.labels}
     skipped = [{"path": path, "reason": reason} for path, reason in dataset.skipped]
     limits = limits_of(config)
     return {

@@ -9,10 +9,17 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from exporters.errors import InputError
+from pipeline.targets import LABEL, LABELS, NUMBER, as_readings, labels_of, number, split_labels
 
 SPLITS = ("train", "val", "test")
 LEAST_PICTURES_OF_A_CLASS = 2
+# Numbers are stratified by so many bins of equally many pictures; of several columns the first ones count as long as every
+# stratum holds this many pictures on average.
+BINS_OF_NUMBERS = 4
+LEAST_PICTURES_OF_A_STRATUM = 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,8 +37,8 @@ class Example:
 class Dataset:
     """Split examples.
 
-    `labels` target -> sorted class names; `skipped` (path, reason) of what could not be used; `notes` are sentences
-    for the report; `fingerprint` names the content, labels and splits.
+    `labels` column -> sorted class names, where it holds labels; `skipped` (path, reason) of what could not be used;
+    `notes` are sentences for the report; `fingerprint` names the content, labels and splits.
     """
 
     examples: tuple[Example, ...]
@@ -46,7 +53,12 @@ class Dataset:
 
 
 def split_dataset(
-    examples: Iterable[Example], bad: Mapping[str, str], shares: tuple[float, float, float], seed: int, root: Path
+    examples: Iterable[Example],
+    bad: Mapping[str, str],
+    shares: tuple[float, float, float],
+    seed: int,
+    root: Path,
+    readings: Mapping[str, str] | None = None,
 ) -> Dataset:
     """Leave the unreadable pictures out and give every other example its split.
 
@@ -59,22 +71,26 @@ def split_dataset(
         shares: of train, val and test.
         seed: of the shuffle.
         root: the data's path, for relative paths in messages.
+        readings: column -> how it is read, see `pipeline.targets.READINGS`; None: every one holds one label.
 
     Raises:
         InputError: a class has fewer than 2 pictures left, or a group straddles splits that the data name.
     """
     examples = list(examples)
+    readings = as_readings(tuple(examples[0].targets) if examples else ()) if readings is None else readings
     base = root if root.is_dir() else root.parent
     skipped = [(relative_path(each.path, base), bad[each.sha256]) for each in examples if each.sha256 in bad]
     good = [each for each in examples if each.sha256 not in bad]
-    check_class_sizes(good, root)
+    check_class_sizes(good, root, readings)
     good, notes = take_out_copies(with_splits_of_copies(good), base)
-    splits = _assign_splits(good, shares, seed)
+    splits = _assign_splits(good, shares, seed, _strata(good, readings))
     good = [dataclasses.replace(each, split=split) for each, split in zip(good, splits, strict=True)]
     check_groups(good)
     _check_split_sizes(good)
     labels = {
-        target: tuple(sorted({each.targets[target] for each in good})) for target in (good[0].targets if good else ())
+        column: labels_of((each.targets[column] for each in good), reading)
+        for column, reading in sorted(readings.items())
+        if reading in (LABEL, LABELS)
     }
     digest = hashlib.sha256()
     for each in sorted(good, key=lambda each: (each.sha256, str(each.path))):
@@ -82,12 +98,23 @@ def split_dataset(
     return Dataset(tuple(good), labels, tuple(skipped), tuple(notes), f"sha256:{digest.hexdigest()}")
 
 
-def check_class_sizes(examples: list[Example], root: Path) -> None:
-    """Raise InputError where fewer than two classes are left, or a class has fewer than 2 pictures."""
-    for target in examples[0].targets if examples else ():
-        counts = collections.Counter(each.targets[target] for each in examples)
+def check_class_sizes(examples: list[Example], root: Path, readings: Mapping[str, str]) -> None:
+    """Raise InputError where fewer than two classes or two numbers are left, or a class has fewer than 2 pictures."""
+    for target, reading in readings.items() if examples else ():
+        cells = [each.targets[target] for each in examples]
+        if reading == NUMBER and len({number(cell) for cell in cells}) < 2:
+            raise InputError(
+                f"{root}: '{target}' is {cells[0]} for every picture.",
+                "numbers that differ",
+                "take another column: there is nothing to learn from this one",
+            )
+        if reading not in (LABEL, LABELS):
+            continue
+        split = split_labels if reading == LABELS else lambda cell: [cell]
+        counts = collections.Counter(label for cell in cells for label in split(cell))
         small = sorted(label for label, count in counts.items() if count < LEAST_PICTURES_OF_A_CLASS)
-        if small or len(counts) < 2:
+        # A picture may have several labels, so that one of them alone is something to learn.
+        if small or len(counts) < 2 - (reading == LABELS):
             raise InputError(
                 f"{root}: "
                 + (f"the class {small[0]!r} has {counts[small[0]]} usable picture" if small else "one class is left"),
@@ -126,7 +153,9 @@ def take_out_copies(examples: list[Example], base: Path) -> tuple[list[Example],
     return [each for each in examples if id(each) not in dropped], notes
 
 
-def _assign_splits(examples: list[Example], shares: tuple[float, float, float], seed: int) -> list[str]:
+def _assign_splits(
+    examples: list[Example], shares: tuple[float, float, float], seed: int, strata: list[tuple]
+) -> list[str]:
     named = {each.split for each in examples if each.split}
     # What the data name is kept; only splits that they do not name are cut out of the rest.
     wanted = {
@@ -137,12 +166,12 @@ def _assign_splits(examples: list[Example], shares: tuple[float, float, float], 
         index for index, each in enumerate(examples) if not each.split or (each.split == "train" and len(wanted) > 1)
     ]
     units = _units(examples, free)
-    quotas = _quotas(examples, free, wanted)
+    quotas = _quotas(strata, free, wanted)
     generator = random.Random(seed)
     keys = sorted(units)
     generator.shuffle(keys)
     for key in sorted(keys, key=lambda key: -len(units[key])):
-        labels = [_stratum(examples[index]) for index in units[key]]
+        labels = [strata[index] for index in units[key]]
         best = max(wanted, key=lambda split: (sum(quotas[label][split] for label in labels), -SPLITS.index(split)))
         for index, label in zip(units[key], labels, strict=True):
             result[index] = best
@@ -153,9 +182,9 @@ def _assign_splits(examples: list[Example], shares: tuple[float, float, float], 
 def units_of(examples: Sequence[Example]) -> list[int]:
     """Return for every example the number of what it stays together with: its group, and copies of its pictures."""
     numbers = [0] * len(examples)
-    for number, indices in enumerate(_units(list(examples), list(range(len(examples)))).values()):
+    for unit, indices in enumerate(_units(list(examples), list(range(len(examples)))).values()):
         for index in indices:
-            numbers[index] = number
+            numbers[index] = unit
     return numbers
 
 
@@ -183,13 +212,46 @@ def _keys_of(example: Example) -> tuple[str, str]:
     return content, f"group {example.group}" if example.group else content
 
 
-def _stratum(example: Example) -> tuple:
-    return tuple(sorted(example.targets.items()))
+def _strata(examples: list[Example], readings: Mapping[str, str]) -> list[tuple]:
+    """Return for every example what shall be as frequent in every split: its labels, and roughly its numbers.
+
+    Of many columns only the first ones count, labels before numbers: a picture that is alone in its stratum cannot be split.
+    """
+    strata: list[tuple] = [()] * len(examples)
+    order = sorted(column for column in readings if readings[column] in (LABEL, LABELS, NUMBER))
+    for column in sorted(order, key=lambda column: readings[column] == NUMBER):
+        finer = [
+            (*stratum, key)
+            for stratum, key in zip(strata, _keys_of_column(examples, column, readings[column]), strict=True)
+        ]
+        if strata and strata[0] and len(examples) < LEAST_PICTURES_OF_A_STRATUM * len(set(finer)):
+            continue
+        strata = finer
+    return strata
 
 
-def _quotas(examples: list[Example], free: list[int], wanted: Mapping[str, float]) -> dict[tuple, dict[str, int]]:
+def _keys_of_column(examples: list[Example], column: str, reading: str) -> list[str | int]:
+    cells = [each.targets[column] for each in examples]
+    if reading == LABEL:
+        return cells
+    if reading == LABELS:
+        joined = ["|".join(split_labels(cell)) for cell in cells]
+        sizes = collections.Counter(joined)
+        # A combination that is rare counts as its rarest label does.
+        counts = collections.Counter(label for cell in cells for label in split_labels(cell))
+        rare = LEAST_PICTURES_OF_A_STRATUM
+        return [
+            each if sizes[each] >= rare or not each else min(each.split("|"), key=lambda label: (counts[label], label))
+            for each in joined
+        ]
+    values = np.array([number(cell) for cell in cells])
+    edges = np.quantile(values, np.linspace(0, 1, BINS_OF_NUMBERS + 1)[1:-1])
+    return np.searchsorted(edges, values, side="right").tolist()
+
+
+def _quotas(strata: list[tuple], free: list[int], wanted: Mapping[str, float]) -> dict[tuple, dict[str, int]]:
     """Share every stratum's pictures out in whole numbers, with at least one for train and, from two on, for test."""
-    counts = collections.Counter(_stratum(examples[index]) for index in free)
+    counts = collections.Counter(strata[index] for index in free)
     total = sum(wanted.values())
     quotas = {}
     for stratum, count in counts.items():

@@ -6,31 +6,31 @@ import dataclasses
 import hashlib
 import importlib
 import json
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 
+from exporters.contract import EMBEDDING, REGRESSION, Card, Output, Resize
 from exporters.contract import Backbone as BackboneRecord
-from exporters.contract import Card, Output, Resize
-from exporters.export import keep_in_cache
 from pipeline import bundle
-from pipeline.assembly import Part, assemble, save_model
+from pipeline.assembly import assemble, save_model, without
 from pipeline.backbones.loading import LoadedBackbone, digest_of_weights, load_backbone
 from pipeline.backbones.origin import is_of_table
 from pipeline.config import Config, HeadSection
 from pipeline.cut import AUTO, resolve_cuts, truncate
-from pipeline.extraction import Extracted, cuts_of_head, extract
-from pipeline.heads import EMBEDDING, build_head, learns, pooling_of, task_of
-from pipeline.reference import Taught, accuracies, indices, write_reference
+from pipeline.extraction import cuts_of_head, extract
+from pipeline.heads.answers import ACTIVATIONS
+from pipeline.heads.sharing import auxiliary_heads
+from pipeline.learning import TRUNK, Classroom, check_names, teach_heads, wanted_features
+from pipeline.reference import Taught, accuracies, write_reference
 from pipeline.run import result_name, split, state_of, usual_resize, versions
 from pipeline.splitting import Dataset, Example
 from pipeline.stages import StageLog
+from pipeline.targets import Target, target_of
 from pipeline.terminal import Terminal
-from pipeline.training import TrainingData, check_device, train_head
+from pipeline.training import check_device
 
 
 def teach(
@@ -41,6 +41,7 @@ def teach(
     Returns:
         What the later stages must know; see `pipeline.run.state_of`.
     """
+    check_names(config)
     device = check_device(config.device)
     how = usual_resize(config)
     kind = f" alpha {config.backbone.alpha:g}, {config.backbone.weights}" if is_of_table(config.backbone) else ""
@@ -50,24 +51,37 @@ def teach(
             terminal.say(f"backbone: {note}")
     cuts, advised = _cuts(config, backbone, root, examples, how, device, log, terminal)
     truncated = truncate(backbone.model, cuts)
-    taken = {name: cuts_of_head(name, section, backbone, cuts) for name, section in config.heads.items()}
+    taken = _taken(config, backbone, cuts)
     with log.stage("features", f"of {len(examples)} pictures at {', '.join(map(repr, cuts))}") as stage:
-        found = extract(config, backbone, taken, examples, how, device, terminal)
+        found = extract(config, backbone, wanted_features(config, taken), examples, how, device, terminal)
         stage.cached = found.computed == 0
         kept = len(examples) - found.computed - len(found.bad)
         terminal.say(f"features: {found.computed} computed, {kept} from the cache")
     dataset = split(config, root, examples, dict(found.bad), terminal)
+    targets = {name: target_of(name, section, dataset) for name, section in sorted(config.heads.items())}
     with log.stage("heads", f"training {', '.join(sorted(config.heads))} on the {device}") as stage:
-        taught, stage.cached = _teach_heads(config, dataset, taken, found, device, terminal)
+        room = Classroom(config, dataset, taken, found, targets, device, terminal)
+        taught, trunk, stage.cached = teach_heads(room)
     with log.stage("assembly", "one Keras model, raw pixels in"):
-        model = assemble(truncated, backbone.pixel_scaling, {name: each.part for name, each in taught.items()})
-        card = _card(config, how, backbone, cuts, model, taught, dataset)
+        parts = {name: each.part for name, each in taught.items()}
+        whole = assemble(truncated, backbone.pixel_scaling, parts, trunk)
+        left_out = auxiliary_heads(config)
+        model = without(whole, left_out)
+        shipped = {name: each for name, each in taught.items() if name not in left_out}
+        card = _card(config, how, backbone, cuts, model, shipped, targets, dataset)
         save_model(model, staged / bundle.MODEL)
         card.write(staged / bundle.CARD)
     with log.stage("reference", "answers of the Keras model on test pictures"):
-        write_reference(config, model, card, dataset, taught, staged)
-    state = state_of(config, dataset, card, _histories(taught), accuracies(config, dataset, taught))
-    return state | advised | {"notes": [*state["notes"], *backbone.notes, *advised.get("notes", ())]}
+        write_reference(config, model, card, dataset, shipped, targets, staged)
+    state = state_of(config, dataset, card, _histories(taught), accuracies(dataset, taught, targets))
+    notes = [f"The head '{name}' is auxiliary: it was trained, and is not in the exported model." for name in left_out]
+    return state | advised | {"notes": [*state["notes"], *backbone.notes, *notes, *advised.get("notes", ())]}
+
+
+def _taken(config: Config, backbone: LoadedBackbone, cuts: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    """Return the cuts that reach each head, and the trunk under its name."""
+    taken = {name: cuts_of_head(name, section, backbone, cuts) for name, section in config.heads.items()}
+    return {**taken, TRUNK: cuts_of_head(TRUNK, config.trunk, backbone, cuts)} if config.trunk.hidden else taken
 
 
 def _cuts(
@@ -89,90 +103,6 @@ def _cuts(
     return resolve_cuts(backbone, cut), told
 
 
-def _teach_heads(
-    config: Config,
-    dataset: Dataset,
-    taken: Mapping[str, tuple[str, ...]],
-    found: Extracted,
-    device: str,
-    terminal: Terminal,
-) -> tuple[dict[str, Taught], bool]:
-    taught, cached = {}, True
-    for name, section in sorted(config.heads.items()):
-        pooling = pooling_of(section)
-        features = {
-            part: found.of_head(taken[name], pooling, dataset.of_split(part)) for part in ("train", "val", "test")
-        }
-        if not learns(section):
-            width = features["test"].shape[1]
-            head = build_head(name, section, width, 0, config.seed)
-            taught[name] = Taught(Part(pooling, taken[name], head), {}, _answers(head, features["test"]))
-            terminal.say(f"heads: {name}: {width} numbers of unit length; nothing to train")
-            continue
-        labels = dataset.labels[section.target]
-        truth = {part: indices(dataset.of_split(part), section.target, labels) for part in features}
-        data = TrainingData(features["train"], truth["train"], features["val"], truth["val"])
-        head, history, was_cached = _teach_one(name, section, config, data, len(labels), device, terminal)
-        cached = cached and was_cached
-        answers = _answers(head, features["test"])
-        taught[name] = Taught(Part(pooling, taken[name], head), history, answers)
-        accuracy = float((answers.argmax(-1) == truth["test"]).mean())
-        terminal.say(f"heads: {name}: accuracy {accuracy:.3f} on {len(answers)} test pictures")
-    return taught, cached
-
-
-def _answers(head: keras.Model, features: np.ndarray) -> np.ndarray:
-    return np.asarray(head.predict(features, batch_size=256, verbose=0), np.float32)
-
-
-def _teach_one(
-    name: str,
-    section: HeadSection,
-    config: Config,
-    data: TrainingData,
-    classes: int,
-    device: str,
-    terminal: Terminal,
-) -> tuple[keras.Model, dict[str, Any], bool]:
-    """Train a head, or take it from the cache where the very same training was done already."""
-    key = _training_key(name, section, config, data, classes, device)
-    folder = bundle.cache_folder() / "cutpoint-heads" / key
-    weights, curves = folder / "head.weights.h5", folder / "history.json"
-    if curves.is_file():
-        head = build_head(name, section, data.train_features.shape[1], classes, config.seed)
-        head.load_weights(weights)
-        return head, json.loads(curves.read_text(encoding="utf-8")), True
-    with terminal.progress(f"head {name}") as progress:
-        head, history = train_head(
-            name,
-            section,
-            config.training,
-            data,
-            classes,
-            config.seed,
-            lambda epoch, epochs, figures: progress(epoch, epochs),
-        )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".training-", dir=folder.parent) as work:
-        made = Path(work) / key
-        made.mkdir()
-        head.save_weights(made / weights.name)
-        (made / curves.name).write_text(json.dumps(history), encoding="utf-8")
-        keep_in_cache(made, folder)
-    return head, history, False
-
-
-def _training_key(
-    name: str, section: HeadSection, config: Config, data: TrainingData, classes: int, device: str
-) -> str:
-    digest = hashlib.sha256()
-    facts = (name, repr(section), repr(config.training), classes, config.seed, device, keras.backend.backend())
-    digest.update(repr((*facts, keras.__version__)).encode())
-    for array in (data.train_features, data.train_labels, data.val_features, data.val_labels):
-        digest.update(f"{array.shape}{array.dtype}".encode() + np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()[:24]
-
-
 def _card(
     config: Config,
     how: Resize,
@@ -180,9 +110,10 @@ def _card(
     cuts: tuple[str, ...],
     model: keras.Model,
     taught: Mapping[str, Taught],
+    targets: Mapping[str, Target],
     dataset: Dataset,
 ) -> Card:
-    outputs = tuple(_output(name, config.heads[name], each, dataset) for name, each in sorted(taught.items()))
+    outputs = tuple(_output(name, config.heads[name], each, targets[name]) for name, each in sorted(taught.items()))
     # Of a backbone from elsewhere the file's name, and no path of this machine.
     alpha = config.backbone.alpha if is_of_table(config.backbone) else None
     record = BackboneRecord(backbone.name, alpha, backbone.weights_sha256, backbone.pixel_scaling)
@@ -193,11 +124,13 @@ def _card(
     return dataclasses.replace(card, created_from="sha256:" + hashlib.sha256(text.encode()).hexdigest())
 
 
-def _output(name: str, section: HeadSection, taught: Taught, dataset: Dataset) -> Output:
-    task, shape = task_of(section), taught.answers.shape[1:]
+def _output(name: str, section: HeadSection, taught: Taught, target: Target) -> Output:
+    task, shape = target.task, tuple(taught.answers.shape[1:])
     if task == EMBEDDING:
         return Output(name, section.kind, task, shape, activation="unit_length", unit="unit length")
-    return Output(name, section.kind, task, shape, labels=dataset.labels[section.target])
+    columns = target.columns if task == REGRESSION else ()
+    activation = ACTIVATIONS[task]
+    return Output(name, section.kind, task, shape, "float32", activation, target.labels, target.unit, columns)
 
 
 def _histories(taught: Mapping[str, Taught]) -> dict[str, Any]:

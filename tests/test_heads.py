@@ -23,7 +23,7 @@ def section(request: pytest.FixtureRequest) -> HeadSection:
 
 
 def test_probabilities(section: HeadSection) -> None:
-    head = build_head("sign", section, width=6, classes=3, seed=0)
+    head = build_head("sign", section, width=6, units=3, seed=0)
     answers = np.asarray(head(FEATURES))
     assert answers.shape == (4, 3)
     assert answers.dtype == np.float32
@@ -32,30 +32,30 @@ def test_probabilities(section: HeadSection) -> None:
 
 
 def test_dropout_is_inert_but_in_training(section: HeadSection) -> None:
-    head = build_head("sign", section, width=6, classes=3, seed=0)
+    head = build_head("sign", section, width=6, units=3, seed=0)
     assert np.array_equal(head(FEATURES), head(FEATURES))
     assert not np.array_equal(head(FEATURES, training=True), head(FEATURES))
 
 
 def test_the_seed_makes_the_weights(section: HeadSection) -> None:
     def weights(seed: int) -> list[np.ndarray]:
-        return build_head("sign", section, width=6, classes=3, seed=seed).get_weights()
+        return build_head("sign", section, width=6, units=3, seed=seed).get_weights()
 
     assert all(np.array_equal(mine, again) for mine, again in zip(weights(1), weights(1), strict=True))
     assert not np.array_equal(weights(1)[0], weights(2)[0])
 
 
 def test_the_greatest_seed(section: HeadSection) -> None:
-    assert np.isfinite(build_head("sign", section, width=6, classes=3, seed=2**32 - 1)(FEATURES)).all()
+    assert np.isfinite(build_head("sign", section, width=6, units=3, seed=2**32 - 1)(FEATURES)).all()
 
 
 def test_layers_of_two_heads_have_different_names(section: HeadSection) -> None:
-    one, other = (build_head(name, section, width=6, classes=3, seed=0) for name in ("one", "other"))
+    one, other = (build_head(name, section, width=6, units=3, seed=0) for name in ("one", "other"))
     assert not {layer.name for layer in one.layers} & {layer.name for layer in other.layers}
 
 
 def test_mlp_has_the_hidden_layers_that_were_asked_for() -> None:
-    head = build_head("sign", HeadSection(kind="mlp", hidden=(7, 5)), width=6, classes=3, seed=0)
+    head = build_head("sign", HeadSection(kind="mlp", hidden=(7, 5)), width=6, units=3, seed=0)
     dense = [layer.units for layer in head.layers if isinstance(layer, keras.layers.Dense)]
     assert dense == [7, 5, 3]
     assert build_head("sign", HeadSection(kind="mlp", hidden=()), 6, 3, 0).count_params() == 6 * 3 + 3
@@ -68,11 +68,16 @@ def test_pooling(section: HeadSection) -> None:
 
 
 def test_every_kind_has_a_task_of_its_own() -> None:
-    assert sorted(HEADS) == sorted(kind for kinds in TASKS.values() for kind in kinds)
+    assert sorted(HEADS) == sorted({kind for kinds in TASKS.values() for kind in kinds})
     for task, kinds in TASKS.items():
         for kind in kinds:
-            assert task_of(HeadSection(kind=kind)) == task_of(HeadSection(kind=kind, task=task)) == task
-            assert learns(HeadSection(kind=kind)) == (task != "embedding")
+            section = HeadSection(kind=kind, task=task)
+            check_head(section)
+            assert task_of(section) == task
+            assert learns(section) == (task != "embedding")
+    own = {kind: task_of(HeadSection(kind=kind)) for kind in HEADS}
+    assert own == {"linear": "multiclass", "mlp": "multiclass", "embedding": "embedding"}
+    assert learns(HeadSection(kind="embedding", dimension=8))
 
 
 @pytest.mark.parametrize(("kind", "task"), [("embedding", "multiclass"), ("linear", "embedding")])
@@ -82,7 +87,7 @@ def test_a_kind_that_cannot_answer_the_task(kind: str, task: str) -> None:
 
 
 def test_an_embedding_is_the_features_at_length_1() -> None:
-    head = build_head("near", HeadSection(kind="embedding"), width=6, classes=0, seed=0)
+    head = build_head("near", HeadSection(kind="embedding"), width=6, units=0, seed=0)
     answers = np.asarray(head(FEATURES))
     assert answers.shape == FEATURES.shape and answers.dtype == np.float32
     assert np.allclose(answers, FEATURES / np.linalg.norm(FEATURES, axis=1, keepdims=True), atol=1e-6)

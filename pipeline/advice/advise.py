@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 
-from exporters.contract import QUANTISED, Resize, parse_formats
+from exporters.contract import BINARY, MULTICLASS, ORDINAL, QUANTISED, Resize, parse_formats
 from exporters.errors import InputError
 from pipeline.advice.budget import read_budget
 from pipeline.advice.cache import advice_folder, keep_advice, read_advice
@@ -28,14 +27,16 @@ from pipeline.costs import layer_costs
 from pipeline.cut import candidate_cuts
 from pipeline.extraction import extract
 from pipeline.features import check_unreadable, find_unreadable
-from pipeline.heads import learns
+from pipeline.heads import learns, task_of
 from pipeline.run import tell_split, usual_resize
 from pipeline.splitting import Dataset, Example, split_dataset
 from pipeline.stages import StageLog
+from pipeline.targets import readings_of, target_of
 from pipeline.terminal import Terminal
 from pipeline.training import check_device
 
 SECONDS_OF_LATENCY = 15.0
+PROBED_TASKS = frozenset({MULTICLASS, BINARY, ORDINAL})
 LEAST_PICTURES_OF_A_CLASS = 2
 
 
@@ -106,11 +107,11 @@ def _measure(
     fresh: bool,
 ) -> tuple[dict[str, Any], bool]:
     """Return the advice, and whether it came from the cache; `fresh` measures anew what the cache holds."""
-    heads = {name: section for name, section in sorted(config.heads.items()) if learns(section)}
+    heads = probed_heads(config)
     if not heads:
         raise InputError(
-            "No head learns anything, so no cut is better than another.",
-            "at least one head that is trained on labels",
+            "No head learns to tell labels apart, which is what cuts are compared by.",
+            f"at least one head of the task {', '.join(sorted(PROBED_TASKS))}",
             "name the cut with --cut, or add a head of the kind linear",
         )
     rows = {row.name: row for row in layer_costs(backbone.model)}
@@ -123,7 +124,7 @@ def _measure(
         tell_split(dataset, terminal)
     seen = [example for example in dataset.examples if example.split != "test"]
     probed, folds = probed_of(seen, config.seed)
-    questions = {name: _question(section, dataset, probed, root) for name, section in heads.items()}
+    questions = {name: _question(name, section, dataset, probed, root) for name, section in heads.items()}
     kept = advice_folder(config, backbone, cuts, how, dataset, precision_of(config))
     known = None if fresh else read_advice(kept)
     if known is not None:
@@ -207,19 +208,20 @@ def _features(
 
     Which pictures can be read has a say in the split, as it has in a run; of test pictures nothing else is found out.
     """
-    poolings = sorted({probed_pooling(section) for section in config.heads.values() if learns(section)})
-    heads = {pooling: HeadSection(pooling=pooling) for pooling in poolings}
+    poolings = sorted({probed_pooling(section) for section in probed_heads(config).values()})
+    wanted = [(cut, pooling) for cut in cuts for pooling in poolings]
     data = msgspec.structs.replace(config.data, bad_limit=1.0)
-    probing = msgspec.structs.replace(config, heads=heads, data=data)
-    guess = split_dataset(examples, {}, config.data.split, config.seed, root)
+    probing = msgspec.structs.replace(config, data=data)
+    readings = readings_of(config)
+    guess = split_dataset(examples, {}, config.data.split, config.seed, root, readings)
     tested = {example.sha256 for example in guess.of_split("test")}
     bad = find_unreadable(tuple(example for example in examples if example.sha256 in tested), how, 1.0)
     others = tuple(example for example in examples if example.sha256 not in tested)
     while True:
-        found = extract(probing, backbone, dict.fromkeys(poolings, tuple(cuts)), others, how, device, terminal)
+        found = extract(probing, backbone, wanted, others, how, device, terminal)
         bad |= found.bad
         check_unreadable(bad, examples, config.data.bad_limit, last=True)
-        dataset = split_dataset(examples, bad, config.data.split, config.seed, root)
+        dataset = split_dataset(examples, bad, config.data.split, config.seed, root, readings)
         have = {example.sha256 for example in others}
         moved = [each for each in dataset.examples if each.split != "test" and each.sha256 not in have]
         if not moved:
@@ -228,18 +230,23 @@ def _features(
         others = (*others, *moved)
 
 
-def _question(section: HeadSection, dataset: Dataset, probed: Sequence[Example], root: Path) -> Question:
-    labels = dataset.labels[section.target]
-    positions = {label: index for index, label in enumerate(labels)}
-    counts = collections.Counter(example.targets[section.target] for example in probed)
-    few = [label for label in labels if counts[label] < LEAST_PICTURES_OF_A_CLASS]
+def probed_heads(config: Config) -> dict[str, HeadSection]:
+    """Return the heads whose labels a cut can be judged by: those that tell one of several labels."""
+    return {name: each for name, each in sorted(config.heads.items()) if learns(each) and task_of(each) in PROBED_TASKS}
+
+
+def _question(name: str, section: HeadSection, dataset: Dataset, probed: Sequence[Example], root: Path) -> Question:
+    target = target_of(name, section, dataset)
+    column = target.columns[0]
+    counts = collections.Counter(example.targets[column] for example in probed)
+    few = [label for label in target.labels if counts[label] < LEAST_PICTURES_OF_A_CLASS]
     if few:
         raise InputError(
-            f"{root}: of the class {few[0]!r} of '{section.target}' train and val hold {counts[few[0]]} picture(s).",
+            f"{root}: of the class {few[0]!r} of '{column}' train and val hold {counts[few[0]]} picture(s).",
             f"at least {LEAST_PICTURES_OF_A_CLASS} of each class in train and val: one is left out, another one learnt from",
             "add pictures, make data.split's share of test smaller, or name the cut with --cut",
         )
-    return Question(section, np.array([positions[each.targets[section.target]] for each in probed]), len(labels))
+    return Question(section, target.truth(probed), len(target.labels), column)
 
 
 def _fields(worth: Any) -> dict[str, Any]:

@@ -10,8 +10,8 @@ from typing import Any
 from exporters.errors import InputError
 from pipeline.config import Config
 from pipeline.dataset import list_examples
-from pipeline.heads import learns
 from pipeline.run import check, data_folder, prepare_keras
+from pipeline.targets import readings_of
 from pipeline.terminal import Terminal
 
 FILES = ("advice.json", "advice.md", "advice.html")
@@ -39,8 +39,7 @@ def advise_and_tell(
     if out is not None:
         _check_out(out)
     root = data_folder(config, terminal)
-    targets = tuple(sorted({section.target for section in config.heads.values() if learns(section)}))
-    examples = list_examples(root, targets, config.data.group)
+    examples = list_examples(root, readings_of(config), config.data.group)
     terminal.say(f"data: {len(examples)} pictures")
     prepare_keras(config.device)
     # Loads Keras: after what needs no Keras to be seen to be wrong.

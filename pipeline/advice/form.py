@@ -97,7 +97,7 @@ def advice_to_json(
 
 def _head(question: Question) -> dict[str, Any]:
     return {
-        "target": question.section.target,
+        "target": question.column,
         "kind": question.section.kind,
         "classes": question.classes,
         "most_frequent": question.most_frequent,

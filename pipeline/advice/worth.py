@@ -32,11 +32,15 @@ class Worth:
 
 @dataclasses.dataclass(frozen=True)
 class Question:
-    """What one head is to tell: `labels` int (N,) of the probed pictures, among `classes`; `section` as configured."""
+    """What one head is to tell: `labels` int (N,) of the probed pictures in `column`, among `classes`.
+
+    `section` is the head as configured.
+    """
 
     section: HeadSection
     labels: np.ndarray
     classes: int
+    column: str = "label"
 
     @property
     def most_frequent(self) -> float:
@@ -108,7 +112,7 @@ def weigh(
 
 def probed_pooling(section: HeadSection) -> str:
     """Return the pooling that a head is probed with: its own, or average where it takes every place by itself."""
-    return "max" if section.pooling == "max" else "average"
+    return section.pooling if section.pooling in ("max", "both") else "average"
 
 
 def least_shrinkage(section: HeadSection, training: TrainingSection, pictures: int) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
+from exporters.contract import BINARY, EMBEDDING, MULTICLASS, MULTILABEL, ORDINAL, REGRESSION
 from exporters.errors import InputError, nearest
 
 if TYPE_CHECKING:
@@ -17,10 +18,12 @@ HEADS: dict[str, str] = {
     "mlp": "pipeline.heads.mlp",
     "embedding": "pipeline.heads.embedding",
 }
-POOLINGS = ("average", "max", "flatten")
-MULTICLASS, EMBEDDING = "multiclass", "embedding"
+POOLINGS = ("average", "max", "both", "flatten")
 # Task -> the kinds that answer it; the first task of a kind is its own.
-TASKS: dict[str, tuple[str, ...]] = {MULTICLASS: ("linear", "mlp"), EMBEDDING: ("embedding",)}
+TASKS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys((MULTICLASS, BINARY, MULTILABEL, ORDINAL, REGRESSION), ("linear", "mlp")),
+    EMBEDDING: ("embedding",),
+}
 
 
 def check_head(section: HeadSection) -> None:
@@ -42,6 +45,12 @@ def check_head(section: HeadSection) -> None:
             f"the kind {' or '.join(TASKS[section.task])} for that task, or the task '{_own_task(section.kind)}'",
             "set heads.NAME.kind, or leave heads.NAME.task out",
         )
+    if len(section.target) != 1 and not isinstance(section.target, str) and task_of(section) != REGRESSION:
+        raise InputError(
+            f"The task '{task_of(section)}' learns from one column, not from {len(section.target)}.",
+            'one column, such as target = "label"',
+            'set heads.NAME.target, or heads.NAME.task = "regression"',
+        )
 
 
 def task_of(section: HeadSection) -> str:
@@ -50,8 +59,8 @@ def task_of(section: HeadSection) -> str:
 
 
 def learns(section: HeadSection) -> bool:
-    """Return whether a head is trained, and needs labels for it."""
-    return task_of(section) != EMBEDDING
+    """Return whether a head is trained, and needs a target for it."""
+    return task_of(section) != EMBEDDING or section.dimension > 0
 
 
 def _own_task(kind: str) -> str:
@@ -59,21 +68,22 @@ def _own_task(kind: str) -> str:
 
 
 def pooling_of(section: HeadSection) -> str:
-    """Return `average`, `max` or `flatten`: what the head begins with, and what is cached of the features."""
+    """Return `average`, `max`, `both` or `flatten`: what the head begins with, and what is cached of the features."""
     return section.pooling or importlib.import_module(HEADS[section.kind]).POOLING
 
 
-def build_head(name: str, section: HeadSection, width: int, classes: int, seed: int) -> keras.Model:
-    """Build a head on pooled features.
+def build_head(name: str, section: HeadSection, width: int, units: int, seed: int) -> keras.Model:
+    """Build a head on pooled features, as it is trained.
 
     Args:
         name: of the head: the name of its output.
         section: its configuration.
         width: of the pooled features.
-        classes: how many it tells apart; of no use to an embedding.
+        units: how many numbers its answer has; of no use to an embedding.
         seed: of its initial weights and dropout.
 
     Returns:
-        A model from features (N, width) to probabilities (N, classes), or to vectors (N, width) of length 1.
+        A model from features (N, width) to answers (N, units) as `exporters.contract.TASKS` describes them, but for a
+        regression: that is in units of the targets' spread until `pipeline.training` brings it back to their own.
     """
-    return importlib.import_module(HEADS[section.kind]).build(name, section, width, classes, seed)
+    return importlib.import_module(HEADS[section.kind]).build(name, section, task_of(section), width, units, seed)

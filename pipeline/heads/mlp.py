@@ -1,22 +1,26 @@
-"""`mlp`: pooling or Flatten, hidden dense layers with ReLU and dropout, one dense layer with softmax."""
+"""`mlp`: pooling, hidden dense layers with ReLU, dropout and perhaps BatchNorm, one dense layer."""
 
 from __future__ import annotations
 
 import keras
 
 from pipeline.config import HeadSection
+from pipeline.heads.answers import answer
+from pipeline.heads.dense import hidden_layers
 
 POOLING = "average"
 
 
-def build(name: str, section: HeadSection, width: int, classes: int, seed: int) -> keras.Model:
-    """Build the head on pooled features (N, width); it answers (N, classes) in 0..1. See `build_head`."""
+def build(name: str, section: HeadSection, task: str, width: int, units: int, seed: int) -> keras.Model:
+    """Build the head on pooled features (N, width); it answers float32 (N, units). See `build_head`."""
     features = keras.Input((width,), name=f"{name}_features")
-    value = features
-    for index, units in enumerate(section.hidden, 1):
-        start = keras.initializers.HeUniform(seed=seed + index)
-        value = keras.layers.Dense(units, "relu", kernel_initializer=start, name=f"{name}_hidden_{index}")(value)
-        value = keras.layers.Dropout(section.dropout, seed=seed + index, name=f"{name}_dropout_{index}")(value)
-    start = keras.initializers.GlorotUniform(seed=seed)
-    answer = keras.layers.Dense(classes, "softmax", kernel_initializer=start, name=name, dtype="float32")(value)
-    return keras.Model(features, answer, name=f"{name}_head")
+    value = hidden_layers(
+        name,
+        features,
+        section.hidden,
+        batch_norm=section.batch_norm,
+        dropout=section.dropout,
+        l2=section.l2,
+        seed=seed,
+    )
+    return keras.Model(features, answer(name, task, units, section.l2, seed, value), name=f"{name}_head")

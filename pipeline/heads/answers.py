@@ -1,0 +1,68 @@
+"""The last layers of a head: from its last values to an answer of its task."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from exporters.contract import BINARY, MULTICLASS, MULTILABEL, ORDINAL, REGRESSION
+
+ACTIVATIONS = {
+    MULTICLASS: "softmax",
+    BINARY: "sigmoid",
+    MULTILABEL: "sigmoid",
+    ORDINAL: "sigmoid",
+    REGRESSION: "linear",
+}
+
+
+def answer(name: str, task: str, units: int, l2: float, seed: int, value: keras.KerasTensor) -> keras.KerasTensor:
+    """Append the dense layer that answers a task; it bears the head's name and computes in float32.
+
+    An ordinal answer (Cao, Mirjalili and Raschka 2020, arXiv:1901.07884, CORAL) has the probabilities that the rank is above
+    the first, the second ... label: while it is trained, one kernel does for all of them and the biases fall, so that the
+    probabilities fall too.
+
+    Args:
+        name: of the head.
+        task: one of ACTIVATIONS.
+        units: how many numbers the answer has.
+        l2: of the kernel.
+        seed: of the initial weights.
+        value: float (N, width).
+
+    Returns:
+        float32 (N, units).
+    """
+    ordinal = task == ORDINAL
+    layer = keras.layers.Dense(
+        units,
+        ACTIVATIONS[task],
+        kernel_initializer=keras.initializers.GlorotUniform(seed=seed),
+        kernel_regularizer=regularizer(l2),
+        kernel_constraint=OneKernel() if ordinal else None,
+        bias_constraint=Falling() if ordinal else None,
+        name=name,
+        dtype="float32",
+    )
+    return layer(value)
+
+
+def regularizer(l2: float) -> keras.regularizers.Regularizer | None:
+    """Return the penalty on squares of weights, or None for 0."""
+    return keras.regularizers.L2(l2) if l2 else None
+
+
+class OneKernel(keras.constraints.Constraint):
+    """Keeps the columns of a kernel (inputs, units) equal, to their mean."""
+
+    def __call__(self, w: Any) -> Any:
+        return keras.ops.zeros_like(w) + keras.ops.mean(w, axis=-1, keepdims=True)
+
+
+class Falling(keras.constraints.Constraint):
+    """Keeps the numbers of a bias (units,) in falling order."""
+
+    def __call__(self, w: Any) -> Any:
+        return -keras.ops.sort(-w)

@@ -1,0 +1,197 @@
+"""What heads learn from: how the cells of the data become arrays of truth. Light: numpy only."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from exporters.contract import (
+    BINARY,
+    BOXES,
+    CLASSIFICATIONS,
+    EMBEDDING,
+    MULTICLASS,
+    MULTILABEL,
+    ORDINAL,
+    REGRESSION,
+    SEGMENTATION,
+)
+from exporters.errors import InputError, nearest
+
+if TYPE_CHECKING:
+    from pipeline.config import Config, HeadSection
+    from pipeline.splitting import Dataset, Example
+
+# How the cells of a column are read: one label, labels with | between them, a number, the path of a mask.
+LABEL, LABELS, NUMBER, MASK = "label", "labels", "number", "mask"
+BETWEEN_LABELS = "|"
+READINGS = {
+    **dict.fromkeys((MULTICLASS, BINARY, ORDINAL, EMBEDDING), LABEL),
+    **dict.fromkeys((REGRESSION, BOXES), NUMBER),
+    MULTILABEL: LABELS,
+    SEGMENTATION: MASK,
+}
+USUAL_COLUMNS = {BOXES: ("x_min", "y_min", "x_max", "y_max"), SEGMENTATION: ("mask",)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """What one head learns.
+
+    `columns` of the data; `labels` in index order, empty where the task has none; `unit` of a regression's numbers.
+    """
+
+    task: str
+    columns: tuple[str, ...]
+    labels: tuple[str, ...] = ()
+    unit: str = ""
+
+    @property
+    def units(self) -> int:
+        """How many numbers an answer of a dense head has; 0 for a task that does not come from one."""
+        if self.task == BINARY:
+            return 1
+        if self.task == ORDINAL:
+            return len(self.labels) - 1
+        return len(self.columns) if self.task == REGRESSION else len(self.labels)
+
+    def truth(self, examples: Sequence[Example]) -> np.ndarray:
+        """Return the truth of the examples, as `exporters.contract.TASKS` describes it: int64 or float32 (N, ...)."""
+        if self.task == REGRESSION:
+            rows = [[number(each.targets[column]) for column in self.columns] for each in examples]
+            return np.array(rows, np.float32).reshape(len(examples), len(self.columns))
+        positions = {label: index for index, label in enumerate(self.labels)}
+        cells = [each.targets[self.columns[0]] for each in examples]
+        if self.task == MULTILABEL:
+            found = np.zeros((len(examples), len(self.labels)), np.int64)
+            for row, cell in enumerate(cells):
+                found[row, [positions[label] for label in split_labels(cell)]] = 1
+            return found
+        return np.array([positions[cell] for cell in cells], np.int64)
+
+
+def columns_of(section: HeadSection, task: str) -> tuple[str, ...]:
+    """Return the columns that a head learns from: those that are named, else what is usual for the task."""
+    if section.target:
+        return (section.target,) if isinstance(section.target, str) else section.target
+    return USUAL_COLUMNS.get(task, ("label",))
+
+
+def readings_of(config: Config) -> dict[str, str]:
+    """Return column -> how it is read, for all heads that learn; raises InputError where two heads read one otherwise."""
+    from pipeline.heads import learns, task_of
+
+    found: dict[str, str] = {}
+    for name, section in sorted(config.heads.items()):
+        if not learns(section):
+            continue
+        task = task_of(section)
+        for column in columns_of(section, task):
+            reading = READINGS[task]
+            if found.setdefault(column, reading) != reading:
+                raise InputError(
+                    f"The head '{name}' reads the column '{column}' as {reading}, and another one as {found[column]}.",
+                    "one way to read a column",
+                    "give the column twice in the CSV, under two names",
+                )
+    return found
+
+
+def as_readings(targets: Sequence[str] | Mapping[str, str]) -> dict[str, str]:
+    """Return column -> reading; plain names of columns hold one label each."""
+    return dict(targets) if isinstance(targets, Mapping) else dict.fromkeys(targets, LABEL)
+
+
+def split_labels(cell: str) -> list[str]:
+    """Return the labels of a cell such as `red|round`; an empty cell has none."""
+    return sorted({part.strip() for part in cell.split(BETWEEN_LABELS)} - {""})
+
+
+def number(cell: str) -> float:
+    """Return the number in a cell; raises ValueError where there is none, or none that can be learned."""
+    found = float(cell.strip().replace("\u2212", "-"))
+    if not math.isfinite(found):
+        raise ValueError(cell)
+    return found
+
+
+def target_of(name: str, section: HeadSection, dataset: Dataset) -> Target:
+    """Return what a head learns from a dataset.
+
+    Raises:
+        InputError: the labels do not suit the task, or are not those that the configuration lists.
+    """
+    from pipeline.heads import learns, task_of
+
+    task = task_of(section)
+    if not learns(section):
+        return Target(task, ())
+    columns = columns_of(section, task)
+    if task in (REGRESSION, BOXES):
+        return Target(task, columns, unit=section.unit)
+    found = _labels_in(dataset, columns[0])
+    labels = _in_order(name, section, task, found)
+    if task == BINARY and len(labels) != 2:
+        raise InputError(
+            f"The column '{columns[0]}' of the head '{name}' has {len(labels)} labels, {_listed(labels)}.",
+            "two labels for the task binary",
+            f'set heads.{name}.task = "multiclass"',
+        )
+    return Target(task, columns, labels)
+
+
+def labels_of(cells: Iterable[str], reading: str) -> tuple[str, ...]:
+    """Return the labels in cells of a column, sorted; none for numbers and masks."""
+    if reading not in (LABEL, LABELS):
+        return ()
+    split = split_labels if reading == LABELS else lambda cell: [cell]
+    return tuple(sorted({label for cell in set(cells) for label in split(cell)}))
+
+
+def _labels_in(dataset: Dataset, column: str) -> tuple[str, ...]:
+    return dataset.labels[column]
+
+
+def _in_order(name: str, section: HeadSection, task: str, found: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the labels in the order that is configured, else sorted; those of an ordinal task as numbers."""
+    if section.labels:
+        strangers = sorted(set(found) - set(section.labels))
+        if strangers or len(set(section.labels)) != len(section.labels):
+            what = f"does not list {strangers[0]!r}, which the data hold" if strangers else "lists a label twice"
+            raise InputError(
+                f"heads.{name}.labels {what}.",
+                f"each of {_listed(found)} once, in their order",
+                "correct the list, or leave it out",
+            )
+        unused = [label for label in section.labels if label not in found]
+        if unused:
+            raise InputError(
+                f"heads.{name}.labels lists {unused[0]!r}, and no picture has it.",
+                nearest(unused[0], found),
+                "take it out: what was never shown cannot be learned",
+            )
+        return section.labels
+    if task != ORDINAL:
+        return found
+    try:
+        return tuple(sorted(found, key=number))
+    except ValueError:
+        raise InputError(
+            f"The order of the labels {_listed(found)} of the head '{name}' is not known.",
+            "numbers, or a list of the labels from the lowest to the highest",
+            f'set heads.{name}.labels = ["low", "middle", "high"], with your labels',
+        ) from None
+
+
+def _listed(labels: Sequence[str]) -> str:
+    shown = ", ".join(map(repr, labels[:6]))
+    return f"{shown}, ..." if len(labels) > 6 else shown
+
+
+def is_classification(task: str) -> bool:
+    """Tell whether a task's answers are probabilities of labels of the whole picture."""
+    return task in CLASSIFICATIONS
