@@ -88,7 +88,7 @@ class _Rewriting:
             return grouped(operation, self._name(operation), self._unused)
         if kind is keras.layers.Dense:
             return dense(operation, self._name(operation))
-        if kind is keras.layers.Normalization and not operation.invert:
+        if kind is keras.layers.Normalization:
             return self._normalization(operation)
         if kind is keras.layers.UnitNormalization and operation.axis in (-1, len(operation.input.shape) - 1):
             return keras.layers.Activation(unit_length, name=self._name(operation))
@@ -171,12 +171,13 @@ class _Rewriting:
         mean, variance = (
             np.asarray(keras.ops.convert_to_numpy(each), np.float64) for each in (layer.mean, layer.variance)
         )
-        scale = 1 / np.maximum(np.sqrt(variance), keras.config.epsilon())
+        deviation = np.maximum(np.sqrt(variance), keras.config.epsilon())
+        scale, offset = (deviation, mean) if layer.invert else (1 / deviation, -mean / deviation)
 
         def call(value: Any, **options: Any) -> Any:
-            if not _fits(value, scale, -mean * scale):
+            if not _fits(value, scale, offset):
                 return self._copy(layer)(value)
-            return rescaling(name, scale, -mean * scale)(value)
+            return rescaling(name, scale, offset)(value)
 
         return call
 

@@ -23,6 +23,8 @@ _PLAIN = {
 # Attributes that only the fused operators have.
 _OF_FUSION = ("fused_ops", "num_args", "num_host_args", "TArgs", "epsilon", "leakyrelu_alpha")
 _BIAS, _HARD_SWISH = "BiasAdd", "_FusedHardSwish"
+# What every backend of TF.js computes within a fused operator (`tfjs-backend-wasm`, `kernels/types.ts`, has the shortest list).
+_FUSED_EVERYWHERE = frozenset({"Relu", "Relu6", "Elu", "LeakyRelu", "Sigmoid"})
 _FLOAT = {"T": {"type": "DT_FLOAT"}}
 # x * relu6(x + 3) / 6, Howard et al. 2019 (arXiv:1905.02244), section 5.2.
 _THREE, _SIXTH = "hard_swish/three", "hard_swish/sixth"
@@ -54,7 +56,7 @@ def _parts(node: dict[str, Any], named: dict[str, dict], shapes: dict[str, tuple
         return [node]
     if fused and len(_shape_of(node["input"][2], named, shapes)) != 1:
         return _apart(node, fused[1:])
-    return _without_hard_swish(node) if fused[1:] == [_HARD_SWISH] else [node]
+    return [node] if set(fused[1:]) <= _FUSED_EVERYWHERE else _without_activation(node, fused[1])
 
 
 def _shape_of(name: str, named: dict[str, dict], shapes: dict[str, tuple[int, ...]]) -> tuple[int, ...]:
@@ -72,15 +74,17 @@ def _apart(node: dict[str, Any], activations: list[str]) -> list[dict[str, Any]]
         return [first, _node(name, "AddV2", bare, node["input"][2])]
     added = f"{name}/added"
     parts = [first, _node(added, "AddV2", bare, node["input"][2])]
-    if activations == [_HARD_SWISH]:
-        return parts + _hard_swish(name, added)
-    return [*parts, _node(name, activations[0], added)]
+    return parts + _activated(name, added, activations[0])
 
 
-def _without_hard_swish(node: dict[str, Any]) -> list[dict[str, Any]]:
+def _without_activation(node: dict[str, Any], activation: str) -> list[dict[str, Any]]:
     bare = f"{node['name']}/bare"
     bias = {"fused_ops": {"list": {"s": [base64.b64encode(_BIAS.encode()).decode()]}}}
-    return [{**node, "name": bare, "attr": {**node["attr"], **bias}}, *_hard_swish(node["name"], bare)]
+    return [{**node, "name": bare, "attr": {**node["attr"], **bias}}, *_activated(node["name"], bare, activation)]
+
+
+def _activated(name: str, value: str, activation: str) -> list[dict[str, Any]]:
+    return _hard_swish(name, value) if activation == _HARD_SWISH else [_node(name, activation, value)]
 
 
 def _hard_swish(name: str, value: str) -> list[dict[str, Any]]:

@@ -11,31 +11,37 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import msgspec
 import numpy as np
 
 from exporters.export import keep_in_cache
 from pipeline import bundle
-from pipeline.assembly import Part
-from pipeline.config import Config
+from pipeline.assembly import MAPS, Part
+from pipeline.config import Config, TrainingSection
+from pipeline.epochs import Keeping, check_tensorboard, write_logs
 from pipeline.extraction import Extracted
-from pipeline.heads import build_head, learns, pooling_of
+from pipeline.heads import build_head, is_custom, learns, pooling_of, takes_maps
+from pipeline.heads.custom import source_digest
 from pipeline.heads.sharing import on_trunk
+from pipeline.lessons import Lesson
 from pipeline.losses import loss_of, metrics_of, optimizer_of
 from pipeline.reference import Taught
 from pipeline.scores import score, told
 from pipeline.splitting import Dataset
 from pipeline.targets import Target
 from pipeline.terminal import Terminal
-from pipeline.training import Lesson, Trained, build_parts, train_heads
+from pipeline.training import Trained, build_parts, train_heads
 
 TRUNK = "trunk"
+CHECKPOINT = ".checkpoint.npz"
 
 
 @dataclasses.dataclass(frozen=True)
 class Classroom:
     """What all heads of a run are taught with.
 
-    `taken` are the cuts that reach each head, and the trunk under its own name; `targets` what each head learns.
+    `taken` are the cuts that reach each head, and the trunk under its own name; `targets` what each head learns; `views` the
+    features of augmented copies of the training pictures; `logs` the folder of TensorBoard's logs, where they are asked for.
     """
 
     config: Config
@@ -45,18 +51,25 @@ class Classroom:
     targets: Mapping[str, Target]
     device: str
     terminal: Terminal
+    views: tuple[Extracted, ...] = ()
+    logs: Path | None = None
 
     def features(self, name: str, pooling: str, split: str) -> np.ndarray:
-        """Return what a head or the trunk takes of a split's pictures, float32 (N, width)."""
-        return self.found.of_head(self.taken[name], pooling, self.dataset.of_split(split))
+        """Return what a head or the trunk takes of a split's pictures, float32 (N, width); of `train` with their views."""
+        sources = (self.found, *self.views) if split == "train" else (self.found,)
+        rows = [each.of_head(self.taken[name], pooling, self.dataset.of_split(split)) for each in sources]
+        return np.concatenate(rows) if len(rows) > 1 else rows[0]
 
     def truth(self, name: str, split: str) -> np.ndarray:
         """Return what is true of a split's pictures for a head; see `exporters.contract.TASKS`."""
-        return self.targets[name].truth(self.dataset.of_split(split))
+        truth = self.targets[name].truth(self.dataset.of_split(split))
+        return np.concatenate([truth] * (1 + len(self.views))) if split == "train" and self.views else truth
 
 
 def check_names(config: Config) -> None:
-    """Raise InputError for a loss, metric or optimizer that does not exist."""
+    """Raise InputError for a loss, metric or optimizer that does not exist, and for logs that nothing can write."""
+    if config.training.tensorboard:
+        check_tensorboard()
     for section in config.heads.values():
         if learns(section):
             loss_of(section, config.training)
@@ -100,7 +113,7 @@ def teach_heads(room: Classroom) -> tuple[dict[str, Taught], Part | None, bool]:
         else:
             width = room.features(name, pooling, "test").shape[1]
             head, history = build_head(name, section, width, 0, config.seed), {}
-        part = Part(pooling, room.taken[name], head)
+        part = Part(MAPS if takes_maps(section) else pooling, room.taken[name], head)
         taught[name] = _judged(room, name, part, history, room.features(name, pooling, "test"))
     return dict(sorted(taught.items())), shared, cached
 
@@ -125,26 +138,30 @@ def _train(room: Classroom, names: Sequence[str], source: str, pooling: str) -> 
     config = room.config
     features = tuple(room.features(source, pooling, split) for split in ("train", "val"))
     lessons = {
-        name: Lesson(config.heads[name], room.truth(name, "train"), room.truth(name, "val"), room.targets[name].units)
-        for name in names
+        name: Lesson(config.heads[name], room.truth(name, "train"), room.truth(name, "val"), target.units, target.grid)
+        for name, target in room.targets.items()
+        if name in names
     }
     trunk = config.trunk if source == TRUNK else None
     folder = bundle.cache_folder() / "cutpoint-heads" / _key(room, lessons, features)
-    curves = folder / "history.json"
+    curves, logs = folder / "history.json", room.logs / source if room.logs else None
     if curves.is_file():
         shared, heads = build_parts(lessons, trunk, features[0].shape[1], config.seed)
         for name, model in _models(shared, heads).items():
             model.load_weights(folder / f"{name}.weights.h5")
-        return Trained(heads, json.loads(curves.read_text(encoding="utf-8")), shared), True
+        histories = json.loads(curves.read_text(encoding="utf-8"))
+        if logs:
+            write_logs(logs, histories)
+        return Trained(heads, histories, shared), True
+    checkpoint = folder.with_suffix(CHECKPOINT)
     with room.terminal.progress(f"head {', '.join(names)}") as progress:
-        trained = train_heads(
-            lessons,
-            config.training,
-            features,
-            config.seed,
-            trunk,
+        keeping = Keeping(
             lambda epoch, epochs, figures: progress(epoch, epochs),
+            checkpoint,
+            logs,
+            lambda text: room.terminal.say(f"heads: {', '.join(names)}: {text}"),
         )
+        trained = train_heads(lessons, config.training, features, config.seed, trunk, keeping)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".training-", dir=folder.parent) as work:
         made = Path(work) / folder.name
@@ -153,6 +170,7 @@ def _train(room: Classroom, names: Sequence[str], source: str, pooling: str) -> 
             model.save_weights(made / f"{name}.weights.h5")
         (made / curves.name).write_text(json.dumps(trained.histories), encoding="utf-8")
         keep_in_cache(made, folder)
+    checkpoint.unlink(missing_ok=True)
     return trained, False
 
 
@@ -165,10 +183,16 @@ def _key(room: Classroom, lessons: Mapping[str, Lesson], features: tuple[np.ndar
     config = room.config
     digest = hashlib.sha256()
     sections = {name: repr(each.section) for name, each in lessons.items()}
-    facts = (sections, repr(config.trunk), repr(config.training), config.seed, room.device)
+    own = {name: source_digest(each.section.kind) for name, each in lessons.items() if is_custom(each.section.kind)}
+    facts = (sections, own, repr(config.trunk), repr(without_logs(config.training)), config.seed, room.device)
     digest.update(repr((*facts, keras.backend.backend(), keras.__version__)).encode())
     arrays = [*features, *(values for each in lessons.values() for values in (each.train, each.val))]
     for array in arrays:
         digest.update(f"{array.shape}{array.dtype}".encode() + np.ascontiguousarray(array).tobytes())
     digest.update(repr([each.units for each in lessons.values()]).encode())
     return digest.hexdigest()[:24]
+
+
+def without_logs(section: TrainingSection) -> TrainingSection:
+    """Return the settings that change what comes of a training."""
+    return msgspec.structs.replace(section, tensorboard=False)

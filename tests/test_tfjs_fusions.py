@@ -50,6 +50,12 @@ def hard_swish(values: keras.KerasTensor) -> keras.KerasTensor:
     return layers.Conv2D(8, 3, activation="hard_silu", bias_initializer="ones")(values)
 
 
+def tanh(values: keras.KerasTensor) -> keras.KerasTensor:
+    """An activation that TensorFlow fuses into a dense layer, and no backend of TF.js does."""
+    hidden = layers.Dense(8, activation="tanh", bias_initializer="ones")(layers.Flatten()(values))
+    return layers.UpSampling2D(6)(layers.Reshape((1, 1, 8))(hidden))
+
+
 def model_of(middle: Callable) -> keras.Model:
     keras.utils.set_random_seed(4)
     image = keras.Input((SIDE_PX, SIDE_PX, 3), name="image")
@@ -69,7 +75,7 @@ def images() -> np.ndarray:
     return np.random.default_rng(5).integers(0, 256, (6, SIDE_PX, SIDE_PX, 3), np.uint8)
 
 
-@pytest.mark.parametrize("middle", [skip, skip_and_relu, skip_of_depthwise, one_number, hard_swish])
+@pytest.mark.parametrize("middle", [skip, skip_and_relu, skip_of_depthwise, one_number, hard_swish, tanh])
 def test_tfjs_answers_as_keras_does(middle: Callable, tmp_path: Path) -> None:
     model = model_of(middle)
     artifact = exported(model, ArtifactName("tfjs", "float32"), tmp_path)

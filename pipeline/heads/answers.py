@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from exporters.contract import BINARY, MULTICLASS, MULTILABEL, ORDINAL, REGRESSION
+from exporters.contract import BINARY, BOXES, MULTICLASS, MULTILABEL, ORDINAL, REGRESSION, SEGMENTATION
 
 ACTIVATIONS = {
     MULTICLASS: "softmax",
@@ -14,6 +14,8 @@ ACTIVATIONS = {
     MULTILABEL: "sigmoid",
     ORDINAL: "sigmoid",
     REGRESSION: "linear",
+    BOXES: "sigmoid",
+    SEGMENTATION: "softmax",
 }
 
 

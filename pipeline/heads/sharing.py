@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from exporters.errors import InputError, nearest
-from pipeline.heads import POOLINGS, learns
+from pipeline.heads import POOLINGS, learns, takes_maps
 
 if TYPE_CHECKING:
     from pipeline.config import Config, HeadSection
 
 
 def on_trunk(config: Config, section: HeadSection) -> bool:
-    """Tell whether a head takes what the trunk makes of the features."""
-    return bool(config.trunk.hidden) and section.trunk and learns(section)
+    """Tell whether a head takes what the trunk makes of the features; whole feature maps never go through it."""
+    return bool(config.trunk.hidden) and section.trunk and learns(section) and not takes_maps(section)
 
 
 def auxiliary_heads(config: Config) -> tuple[str, ...]:
