@@ -89,7 +89,9 @@ def correct(folded: keras.Model, precision: str, images: np.ndarray) -> keras.Mo
         layer = node.operation
         if _is_weighted(layer):
             inputs, twin = values[id(node.input_tensors[0])], rounded.get_layer(layer.name)
-            found = [_round_layer(layer, twin, inputs, precision, _bounds(layer, followers))]
+            # What gives a regression's numbers stays in float32 where all else is float16, which ends at 65,504.
+            keep = precision in BIAS_TOO and is_last_and_linear(layer, folded)
+            found = [_round_layer(layer, twin, inputs, None if keep else precision, _bounds(layer, followers))]
         else:
             found = _apply(node, values)
         values |= {id(tensor): pair for tensor, pair in zip(node.outputs, found, strict=True)}
@@ -98,6 +100,12 @@ def correct(folded: keras.Model, precision: str, images: np.ndarray) -> keras.Mo
             if not remaining[id(tensor)]:
                 del values[id(tensor)]
     return rounded
+
+
+def is_last_and_linear(layer: keras.layers.Layer, model: keras.Model) -> bool:
+    """Tell whether a layer is a dense one whose values, with no activation, are an answer of the model."""
+    linear = isinstance(layer, keras.layers.Dense) and layer.activation is keras.activations.linear
+    return linear and any(layer.output is each for each in model.outputs)
 
 
 def can_correct(model: keras.Model) -> bool:
@@ -156,14 +164,17 @@ def _bounds(layer: keras.layers.Layer, followers: dict[int, list[Any]]) -> Bound
 
 
 def _round_layer(
-    layer: keras.layers.Layer, twin: keras.layers.Layer, inputs: tuple, precision: str, bounds: Bounds
+    layer: keras.layers.Layer, twin: keras.layers.Layer, inputs: tuple, precision: str | None, bounds: Bounds
 ) -> tuple:
-    """Round the twin's kernel, let its bias take back what is left of the mean, and return what both layers then give."""
+    """Round the twin's kernel, let its bias take back what is left of the mean, and return what both layers then give.
+
+    With `precision` None the kernel is not rounded; the bias still makes up for what the layers before have lost.
+    """
     kernel, *bias = layer.get_weights()
     form = _Layer(isinstance(layer, keras.layers.DepthwiseConv2D), kernel.shape)
     matrix = form.to_matrix(kernel)
     rows = _input_rows(layer, inputs[1], form)
-    rounded = form.to_kernel(round_in_parts(matrix, rows, GRIDS[precision](matrix)))
+    rounded = form.to_kernel(round_in_parts(matrix, rows, GRIDS[precision](matrix))) if precision else kernel
     twin.set_weights([rounded, *bias])
     expected, found = (_before_activation(each, value) for each, value in zip((layer, twin), inputs, strict=True))
     if bias:

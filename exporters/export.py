@@ -12,7 +12,21 @@ from pathlib import Path
 
 import numpy as np
 
-from exporters.contract import FORMATS, INPUT_NAME, ArtifactName, Card, features_names
+from exporters.contract import (
+    BINARY,
+    BOXES,
+    EMBEDDING,
+    FORMATS,
+    INPUT_NAME,
+    MULTILABEL,
+    ORDINAL,
+    REGRESSION,
+    SEGMENTATION,
+    ArtifactName,
+    Card,
+    Output,
+    features_names,
+)
 from exporters.papers import artifact_card, labels_files
 
 
@@ -76,13 +90,9 @@ def write_papers(folder: Path, card: Card, features: Mapping[str, str] | None = 
 
 
 def _readme(name: str, card: Card, features: Mapping[str, str]) -> str:
-    outputs = "\n".join(
-        f"- `{output.name}`: {output.task}, shape (N, {', '.join(map(str, output.shape))}), {output.dtype}, "
-        f"{output.activation}" + (f", {len(output.labels)} labels" if output.labels else "")
-        for output in sorted(card.outputs, key=lambda output: output.name)
-    )
+    outputs = "\n".join(_described(output) for output in sorted(card.outputs, key=lambda output: output.name))
     outputs += "".join(f"\n- `{output}`: feature map of the layer `{layer}`" for layer, output in features.items())
-    size = f"{card.resize.height}, {card.resize.width}"
+    size, reading = f"{card.resize.height}, {card.resize.width}", _in_words(card)
     return f"""# {card.name}: {name}
 
 Input `{INPUT_NAME}`: (N, {size}, 3) {card.input_dtype}, RGB, raw values 0..255. Pixel scaling is inside the model: give it
@@ -93,6 +103,31 @@ Outputs:
 
 {outputs}
 
-`cutpoint predict {name} picture.jpg` answers with it; `cutpoint verify` on the folder above proves that it answers as the
-Keras model does. `card.json` says the same for programs.
+{reading}`cutpoint predict {name} picture.jpg` answers with it; `cutpoint verify` on the folder above proves that it answers as
+the Keras model does. `card.json` says the same for programs.
 """
+
+
+def _described(output: Output) -> str:
+    parts = [f"shape (N, {', '.join(map(str, output.shape))})", output.dtype, output.activation]
+    parts += [f"{len(output.labels)} labels"] if output.labels else []
+    parts += [f"columns {', '.join(output.columns)}"] if output.columns else []
+    parts += [f"in {output.unit}"] if output.unit and output.task == REGRESSION else []
+    return f"- `{output.name}`: {output.task}, {', '.join(parts)}"
+
+
+# Task -> how its numbers are to be read, where the shape does not say it.
+_READING = {
+    BINARY: "one number is the probability of the second label",
+    MULTILABEL: "each number is the probability of one label, which holds over 0.5",
+    ORDINAL: "each number is the probability of lying above one more label; as many as are over 0.5, that many labels lie below",
+    REGRESSION: "numbers are in the units of the training data",
+    EMBEDDING: "the dot product of two answers tells how alike two pictures are",
+    BOXES: "x_min, y_min, x_max, y_max in shares 0..1 of the input, so of the picture as it was resized",
+    SEGMENTATION: "the probabilities of each class at each place of the input",
+}
+
+
+def _in_words(card: Card) -> str:
+    tasks = sorted({output.task for output in card.outputs} & set(_READING))
+    return "".join(f"{task.capitalize()}: {_READING[task]}.\n" for task in tasks) + ("\n" if tasks else "")

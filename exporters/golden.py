@@ -21,6 +21,7 @@ from exporters.contract import SCHEMA_VERSION, Card, Limits
 from exporters.errors import InputError
 from exporters.fingerprints import WeightSet, read_fingerprints
 from exporters.golden_files import FILES, write_expected
+from exporters.truth import check_truth
 
 ARTIFACTS = "artifacts"
 GOLDEN = "golden"
@@ -40,7 +41,8 @@ _DAMAGE = (
 class GoldenSet:
     """Images, true labels and reference answers.
 
-    `images` uint8 (N, height, width, 3); `truth` head -> int64 (N,) class indices, only for heads that have them;
+    `images` uint8 (N, height, width, 3); `truth` head -> what is true of each image, see `exporters.truth`, only for heads
+    that have it;
     `reference` head -> float32 (N, ...); `card` is the Keras model's; `limits` precision -> limits; `fingerprints`
     precision -> the weights that its artifacts must hold, empty where none were written; `features` name of
     an output (see `contract.features_names`) -> float32 (M, height, width, channels), a cut's feature map of
@@ -173,16 +175,15 @@ def read_golden(out: Path, manifest: Mapping) -> GoldenSet:
 
 
 def _check_arrays(reference: Mapping[str, np.ndarray], truth: Mapping[str, np.ndarray], card: Card) -> None:
-    """Raise ValueError for answers that are no floats, and for labels that are no indices of a head's classes."""
+    """Raise ValueError for answers that are no floats, and for truth that is not what the head's task has."""
     for name, values in reference.items():
         if values.dtype != np.float32:
             raise ValueError(f"the answers of '{name}' are {values.dtype}")
-    classes = {output.name: output.shape[-1] for output in card.outputs if output.shape}
+    outputs = {output.name: output for output in card.outputs}
     for name, values in truth.items():
-        if values.ndim != 1 or not np.issubdtype(values.dtype, np.integer):
-            raise ValueError(f"the labels of '{name}' are {values.dtype} {values.shape}")
-        if len(values) and not 0 <= int(values.min()) <= int(values.max()) < classes.get(name, 0):
-            raise ValueError(f"the labels of '{name}' are not indices of its classes")
+        if name not in outputs:
+            raise ValueError(f"the labels of '{name}' belong to no head")
+        check_truth(values, outputs[name])
 
 
 def _read_features(path: Path, images: int) -> dict[str, np.ndarray]:

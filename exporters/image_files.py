@@ -6,6 +6,7 @@ So a user learns whether a difference comes from the converter, from the decoder
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,8 @@ from typing import Any
 import numpy as np
 import PIL
 
-from exporters import gates, parity
-from exporters.contract import Card, Limits, Output
+from exporters import gates_numbers, parity
+from exporters.contract import BOXES, REGRESSION, Card, Limits, Output
 from exporters.errors import NotVerifiedError, ParityError
 from exporters.golden_files import LARGEST_DECODE_DIFFERENCE, GoldenFile, images_of_files, read_files
 from exporters.pixels import read_picture, resize
@@ -135,7 +136,9 @@ def judge_files(
         for output in card.outputs
         for index in range(count)
     }
-    lossless, lossy = ([gap for (_, kind, _), gap in gaps.items() if kind is wanted] for wanted in (True, False))
+    lossless, lossy = (
+        [float(gap.max()) for (_, kind, _), gap in gaps.items() if kind is wanted] for wanted in (True, False)
+    )
     if not lossless:
         return {"images": 0, "status": parity.NOT_VERIFIED, "reason": "no golden file was compared"}
     entry = {
@@ -145,28 +148,39 @@ def judge_files(
     }
     reasons = []
     for output in card.outputs:
-        largest = max(gap for (name, kind, _), gap in gaps.items() if kind and name == output.name)
+        of_output = [gap for (name, kind, _), gap in gaps.items() if kind and name == output.name]
+        largest = functools.reduce(np.maximum, of_output)
         allowed = _allowed(output, limits, reference.get(output.name))
-        if allowed is not None and not largest <= allowed:
-            reasons.append(
-                f"{output.name}: the answers to image files differ by {largest:.2g}, more than {allowed:.2g}"
-            )
+        if not np.isfinite(largest).all():
+            reasons.append(f"{output.name}: an answer to an image file is missing, of another shape, or not a number")
+        elif allowed is not None and not (largest <= allowed).all():
+            largest, allowed = np.broadcast_arrays(largest, allowed)
+            place = (largest - allowed).argmax()
+            told = f"differ by {largest[place]:.2g}, more than {allowed[place]:.2g}"
+            reasons.append(f"{output.name}: the answers to image files {told}")
     if reasons:
         return entry | {"status": parity.FAILED, "check": "files", "reason": "; ".join(reasons)}
     return entry | {"status": parity.VERIFIED, "reason": ""}
 
 
-def _gap(expected: Any, answers: Mapping[str, np.ndarray], output: Output, index: int) -> float:
-    """Return the largest difference of one answer; infinity where there is nothing to compare with."""
+def _gap(expected: Any, answers: Mapping[str, np.ndarray], output: Output, index: int) -> np.ndarray:
+    """Return the differences of one answer, flat; infinity where there is nothing to compare with."""
+    nothing = np.array([np.inf])
     if expected is None or output.name not in answers:
-        return float("inf")
+        return nothing
     wanted, found = np.asarray(expected, np.float64), answers[output.name][index]
-    gap = float(np.abs(wanted - found).max(initial=0.0)) if wanted.shape == found.shape else float("inf")
-    return gap if np.isfinite(gap) else float("inf")
+    if wanted.shape != found.shape:
+        return nothing
+    gap = np.abs(wanted - found).reshape(-1)
+    return np.where(np.isfinite(gap), gap, np.inf)
 
 
-def _allowed(output: Output, limits: Limits, reference: np.ndarray | None) -> float | None:
-    """Return the largest difference that is allowed, in the output's own unit; None: there is no such limit."""
-    if output.task != "regression" or reference is None:
-        return limits.max_abs
-    return limits.relative_error * gates.spread(reference)
+def _allowed(output: Output, limits: Limits, reference: np.ndarray | None) -> np.ndarray | None:
+    """Return the largest difference that is allowed of each number, or of all, in its own unit; None: there is no such limit."""
+    # Each file is an image by itself, and may be the worst one.
+    largest = limits.relative_error if limits.worst_relative_error is None else limits.worst_relative_error
+    if output.task == REGRESSION and reference is not None:
+        return largest * gates_numbers.units(reference).reshape(-1)
+    if output.task == BOXES:
+        return np.array([min(largest, limits.max_abs or largest)])
+    return None if limits.max_abs is None else np.array([limits.max_abs])

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,9 @@ RELATIVE_FLOOR = 1e-3
 # Smaller probabilities are all alike: below it even a correct softmax in float32 is mostly rounding.
 PROBABILITY_FLOOR = 1e-7
 CHANCE = 0.01
+MOST_WORST = 8
+# The 99th percentile of the normal distribution: what is farther off by chance has a probability under CHANCE.
+ONE_SIDED = 2.326348
 
 
 def max_relative(expected: np.ndarray, answer: np.ndarray) -> float:
@@ -98,13 +102,21 @@ def spread(images: int, most: int) -> np.ndarray:
     return np.unique(np.linspace(0, images - 1, min(images, most)).round().astype(int)) if images else np.zeros(0, int)
 
 
-def worst_images(expected: np.ndarray, answer: np.ndarray, classes: bool, most: int = 8) -> list[dict[str, Any]]:
+def worst_images(
+    expected: np.ndarray,
+    answer: np.ndarray,
+    classes: bool,
+    most: int = MOST_WORST,
+    say: Callable[[np.ndarray, int], dict[str, Any]] | None = None,
+) -> list[dict[str, Any]]:
     """Return the images with the largest differences, the largest first; images without any are left out.
 
     Args:
         expected, answer: (N, ...).
         classes: whether the last axis holds the probabilities of classes.
         most: how many images at most.
+        say: puts one image's answer, flat, into a dict, told where in it the difference is largest; see
+            `exporters.answers.sayer`. None: as `classes` says.
 
     Returns:
         `{"image": index, "difference", "keras", "artifact"}` each; the answers are `{"label": index, "probability"}` for
@@ -114,10 +126,12 @@ def worst_images(expected: np.ndarray, answer: np.ndarray, classes: bool, most: 
     order = np.argsort(-gaps.max(-1), kind="stable")[:most]
 
     def said(values: np.ndarray, image: int) -> dict[str, Any]:
-        row = values[image].reshape(-1)
+        row, place = values[image].reshape(-1), int(gaps[image].argmax())
+        if say is not None:
+            return say(row, place)
         if classes:
             return {"label": int(row.argmax()), "probability": float(row.max())}
-        return {"value": float(row[gaps[image].argmax()])}
+        return {"value": float(row[place])}
 
     return [
         {"image": int(image), "difference": float(gaps[image].max()), "keras": said(expected, image),
@@ -131,21 +145,34 @@ def paired_drop(right: np.ndarray, right_of_artifact: np.ndarray) -> tuple[float
 
     The interval is Agresti and Min's (2005, "Simple improved confidence intervals for comparing matched
     proportions", Statistics in Medicine 24): half an image is added to each cell of the paired table, so that few
-    images without a single disagreement do not claim certainty.
+    images without a single disagreement do not claim certainty. Of shares it is the same formula, which only asks
+    for the sum of the differences and of their squares: the paired interval of a mean, with half an image added that falls
+    from 1 to 0, half a one that rises, and one that stays.
 
     Args:
-        right: bool (N,), where Keras names the true label.
-        right_of_artifact: bool (N,), where the artifact does.
+        right: bool (N,), where Keras names the true label; or a share 0..1 of each image that is right.
+        right_of_artifact: likewise of the artifact.
 
     Returns:
         (drop, low, high) in shares of images; positive means that the artifact is worse.
     """
-    count = len(right) + 2.0
-    lost = float((right & ~right_of_artifact).sum()) + 0.5
-    won = float((~right & right_of_artifact).sum()) + 0.5
-    center = (lost - won) / count
-    half_width = 1.959964 * np.sqrt(max(lost + won - (lost - won) ** 2 / count, 0.0)) / count
+    right, right_of_artifact = right.astype(np.float64), right_of_artifact.astype(np.float64)
+    count, falls = len(right) + 2.0, right - right_of_artifact
+    fall, squares = float(falls.sum()), float(np.square(falls).sum()) + 1.0
+    half_width = 1.959964 * np.sqrt(max(squares - fall**2 / count, 0.0)) / count
+    center = fall / count
     return float(right.mean() - right_of_artifact.mean()), float(center - half_width), float(center + half_width)
+
+
+def at_most(shares: np.ndarray) -> float:
+    """Return what the mean of all images may be, of which these are a sample: the upper end of a one-sided 99 % interval.
+
+    Args:
+        shares: (N,), one of each image; normal approximation of their mean, 1.0 at most.
+    """
+    if len(shares) < 2:
+        return 1.0
+    return float(min(shares.mean() + ONE_SIDED * shares.std(ddof=1) / np.sqrt(len(shares)), 1.0))
 
 
 def allowed_disagreements(images: int, least_agreement: float) -> int:

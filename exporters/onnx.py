@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from exporters.calibration import with_full_range
-from exporters.contract import INPUT_NAME, Card
+from exporters.contract import CLASSIFICATIONS, INPUT_NAME, MEASURED, Card
 from exporters.errors import InputError
 from exporters.memory import collecting_often
 from exporters.onnx_names import settle_names
@@ -38,7 +38,8 @@ def export(saved_model_dir: Path, card: Card, out: Path, *, precision: str, cali
         card: names and shapes of the outputs.
         out: the artifact's folder, which exists.
         precision: `float32`; `float16` (weights and arithmetic, inputs and outputs stay float32); `int8`
-            (static, quantise-dequantise nodes, per channel, uint8 activations).
+            (static, quantise-dequantise nodes, per channel, uint8 activations; answers that are no probabilities of
+            labels are not rounded to 256 steps).
         calibration_images: uint8 (N, height, width, 3) from the training split; only `int8` looks at them.
 
     Raises:
@@ -51,9 +52,10 @@ def export(saved_model_dir: Path, card: Card, out: Path, *, precision: str, cali
         # What tf2onnx cannot translate stands in the graph as it was, and the check then finds no such operator.
         raise unsupported("ONNX", saved_model_dir, fault) from fault
     if precision == "float16":
-        model = _to_float16(model)
+        model = _to_float16(model, [output.name for output in card.outputs if output.task in MEASURED])
     if precision == "int8":
         model = _to_int8(model, calibration_images)
+        leave_in_float(model, {output.name for output in card.outputs if output.task in CLASSIFICATIONS})
     model.producer_name, model.doc_string = "cutpoint", ""
     onnx.checker.check_model(model, full_check=True)
     (out / MODEL_FILE).write_bytes(model.SerializeToString(deterministic=True))
@@ -93,12 +95,66 @@ def pad_for_pooling(model: onnx.ModelProto) -> None:
             node.input[:] = [*node.input[:2], value.name]
 
 
-def _to_float16(model: onnx.ModelProto) -> onnx.ModelProto:
+def _to_float16(model: onnx.ModelProto, wide: Collection[str]) -> onnx.ModelProto:
     divide_where_exact(model)
-    wrapped = ONNXModel(convert_float_to_float16(model, keep_io_types=True))
+    kept = last_layers(model, wide)
+    wrapped = ONNXModel(convert_float_to_float16(model, keep_io_types=True, node_block_list=kept or None))
+    _cast_once(wrapped.model)
     # The tool adds its casts at the end of the list of nodes; ONNX wants every node behind those that feed it.
     wrapped.topological_sort()
+    _stay_wide(wrapped.model)
     return wrapped.model
+
+
+def _cast_once(model: onnx.ModelProto) -> None:
+    """Take out casts that stand there twice: the tool casts what two nodes take for each of them, under one name, in place."""
+    seen: set[str] = set()
+    for node in list(model.graph.node):
+        if node.op_type == "Cast" and node.output[0] in seen:
+            model.graph.node.remove(node)
+        seen |= set(node.output)
+
+
+def _stay_wide(model: onnx.ModelProto) -> None:
+    """Take out what the tool puts behind each node that it leaves in float32: a cast to float16 and one back, in place."""
+    graph = model.graph
+    outputs = {each.name for each in graph.output}
+    producers = {name: node for node in graph.node for name in node.output}
+    for back in [node for node in graph.node if node.op_type == "Cast" and _casts_to(node, onnx.TensorProto.FLOAT)]:
+        there = producers.get(back.input[0])
+        if there is None or there.op_type != "Cast" or not _casts_to(there, onnx.TensorProto.FLOAT16):
+            continue
+        old, new = back.output[0], there.input[0]
+        # An output keeps its name; what computes it gets that.
+        old, new = (new, old) if old in outputs else (old, new)
+        graph.node.remove(back)
+        for node in graph.node:
+            node.input[:] = [new if name == old else name for name in node.input]
+            node.output[:] = [new if name == old else name for name in node.output]
+    used = {name for node in graph.node for name in node.input} | outputs
+    for node in [each for each in graph.node if each.op_type == "Cast" and each.output[0] not in used]:
+        graph.node.remove(node)
+
+
+def _casts_to(node: onnx.NodeProto, dtype: int) -> bool:
+    return any(each.name == "to" and each.i == dtype for each in node.attribute)
+
+
+def last_layers(model: onnx.ModelProto, outputs: Collection[str]) -> list[str]:
+    """Return the names of the nodes that are the last linear layer before some outputs: a product, and what is added to it.
+
+    In float16 numbers end at 65,504, which prices do not, and lie a quarter apart at 290, the kelvins of a warm day.
+    """
+    producers = {name: node for node in model.graph.node for name in node.output}
+    found = []
+    for output in outputs:
+        node = producers.get(output)
+        while node is not None and node.op_type in ("Add", "Identity", "Reshape", "Squeeze"):
+            found.append(node.name)
+            node = producers.get(node.input[0])
+        if node is not None and node.op_type in ("MatMul", "Gemm"):
+            found.append(node.name)
+    return found
 
 
 def divide_where_exact(model: onnx.ModelProto) -> None:
@@ -136,6 +192,36 @@ def divide_where_exact(model: onnx.ModelProto) -> None:
 
 def _is_exact(number: float) -> bool:
     return abs(float(np.float16(number)) - number) <= 2**-22 * abs(number)
+
+
+def leave_in_float(model: onnx.ModelProto, rounded: Collection[str]) -> None:
+    """Take QuantizeLinear and DequantizeLinear from before the outputs, but for those in `rounded`, in place.
+
+    They have one scale for all columns of a regression, of which one may be a thousand times the other. The layer before
+    still computes in whole numbers; what it counts up is the answer.
+    """
+    graph = model.graph
+    producers = {name: node for node in graph.node for name in node.output}
+    consumers = collections.Counter(name for node in graph.node for name in node.input)
+    for output in graph.output:
+        dequantise = producers.get(output.name)
+        quantise = producers.get(dequantise.input[0]) if dequantise is not None else None
+        pair = [node.op_type for node in (dequantise, quantise) if node is not None]
+        if output.name in rounded or pair != ["DequantizeLinear", "QuantizeLinear"]:
+            continue
+        producer = producers.get(quantise.input[0])
+        # Where another takes the rounded numbers too, they stay.
+        if producer is None or consumers[quantise.output[0]] > 1 or consumers[output.name]:
+            continue
+        given = quantise.input[0]
+        graph.node.remove(dequantise)
+        graph.node.remove(quantise)
+        for node in graph.node:
+            node.input[:] = [output.name if name == given else name for name in node.input]
+            node.output[:] = [output.name if name == given else name for name in node.output]
+    used = {name for node in graph.node for name in node.input}
+    for constant in [each for each in graph.initializer if each.name not in used]:
+        graph.initializer.remove(constant)
 
 
 class _CalibrationImages(quantization.CalibrationDataReader):

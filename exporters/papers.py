@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from exporters.contract import CEILINGS, FORMATS, ArtifactName, Card
+from exporters.contract import CEILINGS, CLASSIFICATIONS, FORMATS, SEGMENTATION, ArtifactName, Card
 from exporters.errors import InputError
 
 
@@ -64,9 +64,9 @@ def artifact_card(card: Card, name: ArtifactName) -> Card:
     """Return the card of an artifact: the model's, with the artifact's precision and the dtypes of its file."""
     row = FORMATS[name.format]
     integer = name.precision in row.integer_precisions
-    classifies = all(output.task in ("multiclass", "binary", "multilabel") for output in card.outputs)
     outputs = tuple(
-        dataclasses.replace(output, dtype="uint8" if integer and classifies else "float32") for output in card.outputs
+        dataclasses.replace(output, dtype="uint8" if integer and output.task in CLASSIFICATIONS else "float32")
+        for output in card.outputs
     )
     return dataclasses.replace(
         card, precision=name.precision, input_dtype="uint8" if integer else "float32", outputs=outputs
@@ -83,8 +83,11 @@ def _labels_fault(folder: Path, promised: Card) -> str:
 
 
 def labels_files(card: Card) -> dict[str, tuple[str, ...]]:
-    """Return file name -> labels: `labels.txt`, or `labels.<head>.txt` each where several heads have labels."""
-    labelled = [output for output in card.outputs if output.labels]
+    """Return file name -> labels: `labels.txt`, or `labels.<head>.txt` each where several heads have labels.
+
+    Heads with labels are classifications and segmentations; whatever else a head was trained with, its answers name none.
+    """
+    labelled = [output for output in card.outputs if output.labels and output.task in (*CLASSIFICATIONS, SEGMENTATION)]
     if len(labelled) == 1:
         return {"labels.txt": labelled[0].labels}
     return {f"labels.{output.name}.txt": output.labels for output in labelled}

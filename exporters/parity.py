@@ -12,25 +12,28 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from exporters import gates, measures
-from exporters.contract import Limits, Output
+from exporters import gates, gates_decisions, gates_embedding, gates_numbers, gates_segmentation, measures
+from exporters.answers import sayer
+from exporters.contract import BOXES, EMBEDDING, MULTICLASS, REGRESSION, SEGMENTATION, Limits, Output
+from exporters.gates import DECIDED
 from exporters.measures import cosine, near_ties, paired_drop
+from exporters.statuses import (
+    DEGENERATE,
+    FAILED,
+    FINE,
+    NOT_ENOUGH_IMAGES,
+    NOT_VERIFIED,
+    SEVERITY,
+    VERIFIED,
+    Ending,
+    worst,
+)
 
 __all__ = [
     "DEGENERATE", "FAILED", "NOT_ENOUGH_IMAGES", "NOT_VERIFIED", "SEVERITY", "VERIFIED", "Comparison", "compare",
     "compare_output", "cosine", "near_ties", "paired_drop", "worst",
 ]  # fmt: skip
 
-VERIFIED = "verified"
-FAILED = "failed"
-NOT_VERIFIED = "not_verified"
-NOT_ENOUGH_IMAGES = "not_enough_images"
-DEGENERATE = "degenerate"
-
-# The worst status of several is the one that is told.
-SEVERITY = (VERIFIED, NOT_ENOUGH_IMAGES, DEGENERATE, NOT_VERIFIED, FAILED)
-
-LARGEST_SHARE_OF_NEAR_TIES = 0.05
 # A reference that moves by less than this over all images would agree with a constant.
 LEAST_VARIATION = 1e-3
 REMARK_OF_EQUALITY = (
@@ -52,11 +55,6 @@ class Comparison:
     figures: dict[str, object]
 
 
-def worst(statuses: list[str]) -> str:
-    """Return the worst of some statuses; `not_verified` where there is none."""
-    return max(statuses, key=SEVERITY.index) if statuses else NOT_VERIFIED
-
-
 def compare(
     reference: Mapping[str, np.ndarray],
     answers: Mapping[str, np.ndarray],
@@ -74,8 +72,8 @@ def compare(
         answers: output name -> float32 (N, ...) of the artifact, on the same images.
         outputs: what the card promises.
         limits: what the artifact may differ by.
-        truth: output name -> int (N,) class indices; where the limits have an accuracy gate and an output no truth,
-            the output is `not_verified`.
+        truth: output name -> what is true of each image, as `exporters.contract` says it of every task; where the limits have
+            an accuracy gate and an output no truth, the output is `not_verified`, but for regressions and embeddings.
         sampled: the images are a few of a set that another runtime of the same artifact answers whole (see
             `measures.spread`). Every difference is judged as always; accuracy is not, near-ties are no fault of the set,
             and agreement fails where more images disagree than the limit allows by chance (see
@@ -119,32 +117,56 @@ def compare_output(
     sampled: bool = False,
 ) -> Comparison:
     """Compare one output; see `compare`."""
+    if output.task == MULTICLASS and len(output.shape) > 1:
+        # A softmax at every place, as a model made elsewhere may have, is a label map by another name.
+        output = dataclasses.replace(output, task=SEGMENTATION)
     refusal = _refusal(expected, answer, output, limits)
     if refusal:
         return refusal
     if sampled:
         # A few images cannot judge an accuracy: it is told, and another runtime's is judged.
         limits = dataclasses.replace(limits, accuracy_drop=None)
-    expected, answer = expected.astype(np.float64), answer.astype(np.float64)
-    figures = _differences(expected, answer, output, limits)
+    figures: dict[str, object] = {
+        "task": output.task,
+        "limits": dataclasses.asdict(limits),
+        "smallest_passing_limits": {},
+    }
     # By agreement alone, a constant would pass where the images nearly all bear one label.
     faults = [f"the answer is the same for all {len(answer)} images"] if not np.ptp(answer, axis=0).any() else []
-    status: str | tuple[str, str] = VERIFIED
-    if output.task == "multiclass":
-        found, status = _judge_classes(expected, answer, limits, truth, figures, sampled)
-        faults += gates.judge_difference(figures, limits) + found
-    elif output.task == "embedding":
-        found, status = _judge_embedding(expected, answer, limits, figures, sampled)
-        faults += gates.judge_difference(figures, limits) + found
-    elif output.task == "regression":
-        faults += gates.judge_regression(expected, answer, limits, figures)
-    elif limits.max_abs is not None:
-        faults += gates.judge_difference(figures, limits)
-    else:
-        status = (NOT_VERIFIED, f"these limits hold no figure by which the task '{output.task}' is judged")
-    if faults:
-        return Comparison(FAILED, "; ".join(faults), figures)
-    return Comparison(status[0], status[1], figures) if isinstance(status, tuple) else Comparison(status, "", figures)
+    found, ending = _judge(expected, answer, output, limits, truth, figures, sampled)
+    faults += found
+    if not figures["max_abs"]:
+        figures["remark"] = REMARK_OF_EQUALITY
+    return Comparison(FAILED, "; ".join(faults), figures) if faults else Comparison(*ending, figures)
+
+
+def _judge(
+    expected: np.ndarray,
+    answer: np.ndarray,
+    output: Output,
+    limits: Limits,
+    truth: np.ndarray | None,
+    figures: dict[str, object],
+    sampled: bool,
+) -> tuple[list[str], Ending]:
+    """Return what is wrong by the measures of the output's own task, and how the comparison ends where nothing is."""
+    if output.task == SEGMENTATION:
+        return gates_segmentation.judge(expected, answer, output, limits, truth, figures, sampled)
+    expected, answer = expected.astype(np.float64), answer.astype(np.float64)
+    figures |= _differences(expected, answer, output, limits)
+    if output.task == MULTICLASS:
+        found, ending = _judge_classes(expected, answer, limits, truth, figures, sampled)
+        return gates.judge_difference(figures, limits) + found, ending
+    if output.task == EMBEDDING:
+        found, ending = gates_embedding.judge(expected, answer, limits, truth, figures, sampled)
+        return gates.judge_difference(figures, limits) + found, ending
+    if output.task == REGRESSION:
+        return gates_numbers.judge_regression(expected, answer, output, limits, truth, figures)
+    if output.task == BOXES:
+        return gates_numbers.judge_boxes(expected, answer, limits, truth, figures, sampled)
+    if output.task in DECIDED:
+        return gates_decisions.judge(expected, answer, output, limits, truth, figures, sampled)
+    return [], (NOT_VERIFIED, f"there is no measure by which the task '{output.task}' is judged")
 
 
 def _refusal(expected: np.ndarray, answer: np.ndarray, output: Output, limits: Limits) -> Comparison | None:
@@ -158,17 +180,23 @@ def _refusal(expected: np.ndarray, answer: np.ndarray, output: Output, limits: L
         return Comparison(
             FAILED, f"the Keras model's answer has the shape {expected.shape}, the card's {output.shape}", {}
         )
-    if not np.isfinite(expected).all():
+    # One image after the other: of label maps, a table of bools would be a quarter of all of them.
+    if not all(np.isfinite(each).all() for each in expected):
         return Comparison(DEGENERATE, "the Keras model itself answers with NaN or infinity", {})
-    if not np.isfinite(answer).all():
-        bad = int((~np.isfinite(answer)).any(axis=tuple(range(1, answer.ndim))).sum())
+    bad = sum(not np.isfinite(each).all() for each in answer)
+    if bad:
         return Comparison(FAILED, f"the answer holds NaN or infinity for {bad} of {len(answer)} images", {})
     if len(expected) == 1:
         return Comparison(DEGENERATE, "one image cannot tell a right artifact from a constant one", {})
+    if output.task == REGRESSION:
+        # How much a number of any unit has to vary, each column's own values tell.
+        still = "the Keras model's answers hardly vary over all images: a constant would agree"
+        return Comparison(DEGENERATE, still, {}) if gates_numbers.nothing_varies(expected) else None
     variation = float(np.ptp(expected, axis=0).max())
     # An embedding has many small numbers; what tells it from a constant is judged by its neighbours.
-    allowed = 0.0 if output.task == "embedding" else 2 * (limits.max_abs or 0.0)
-    if variation < max(LEAST_VARIATION, allowed):
+    allowed = 0.0 if output.task == EMBEDDING else limits.max_abs or 0.0
+    allowed = min(limits.max_abs or limits.relative_error, limits.relative_error) if output.task == BOXES else allowed
+    if variation < max(LEAST_VARIATION, 2 * allowed):
         return Comparison(
             DEGENERATE, f"the Keras model's answers vary by {variation:.2g} over all images: a constant would agree", {}
         )
@@ -176,19 +204,18 @@ def _refusal(expected: np.ndarray, answer: np.ndarray, output: Output, limits: L
 
 
 def _differences(expected: np.ndarray, answer: np.ndarray, output: Output, limits: Limits) -> dict[str, object]:
-    """Return the figures that every task has; `log_max_abs` only where it is judged."""
-    gaps, classes = np.abs(expected - answer), output.task == "multiclass"
+    """Return the figures that every task has, label maps apart; `log_max_abs` only where it is judged."""
+    gaps, classes = np.abs(expected - answer), output.task == MULTICLASS
+    # Which image of a regression is the worst, columns of other units have to say alike.
+    units = gates_numbers.units(expected) if output.task == REGRESSION else np.ones(expected.shape[1:])
     figures: dict[str, object] = {
         "max_abs": float(gaps.max()),
         "mean_abs": float(gaps.mean()),
         "max_relative": measures.max_relative(expected, answer),
         "cosine": cosine(expected, answer),
-        "limits": dataclasses.asdict(limits),
         "smallest_passing_limits": {"max_abs": float(gaps.max())},
-        "worst": measures.worst_images(expected, answer, classes),
+        "worst": measures.worst_images(expected / units, answer / units, classes, say=sayer(output, units)),
     }
-    if not gaps.any():
-        figures["remark"] = REMARK_OF_EQUALITY
     if classes:
         figures["kl"] = measures.kl_divergence(expected, answer)
         figures["confidence_shift"] = float(answer.max(-1).mean() - expected.max(-1).mean())
@@ -201,21 +228,6 @@ def _differences(expected: np.ndarray, answer: np.ndarray, output: Output, limit
     return figures
 
 
-def _judge_embedding(
-    expected: np.ndarray, answer: np.ndarray, limits: Limits, figures: dict[str, object], sampled: bool
-) -> tuple[list[str], str | tuple[str, str]]:
-    faults = gates.judge_embedding(expected, answer, limits, figures, sampled)
-    if limits.least_cosine is None or limits.neighbours is None:
-        return faults, (
-            NOT_VERIFIED,
-            "these limits hold no cosine and no share of neighbours by which an embedding is judged",
-        )
-    alike = gates.any_neighbour_passes(expected)
-    if alike > LARGEST_SHARE_OF_NEAR_TIES:
-        return faults, (DEGENERATE, f"{alike:.1%} of the images are as near to most others as to the nearest")
-    return faults, VERIFIED
-
-
 def _judge_classes(
     expected: np.ndarray,
     answer: np.ndarray,
@@ -223,21 +235,19 @@ def _judge_classes(
     truth: np.ndarray | None,
     figures: dict[str, object],
     sampled: bool,
-) -> tuple[list[str], str | tuple[str, str]]:
+) -> tuple[list[str], Ending]:
     ties = near_ties(expected, limits.max_abs)
     faults = gates.judge_agreement(expected, answer, ties, limits, figures, sampled)
     gates.note_top5(expected, answer, limits, figures)
-    status: str | tuple[str, str] = VERIFIED
+    ending = FINE
     # Of a sample, the differences tell a constant from the model, as they were checked to vary; without a limit on
     # them only the labels can.
-    if ties.mean() > LARGEST_SHARE_OF_NEAR_TIES and not sampled:
-        status = (DEGENERATE, f"{ties.mean():.1%} of the images are near-ties of the Keras model itself")
+    if ties.mean() > gates.LARGEST_SHARE_OF_NEAR_TIES and not sampled:
+        ending = (DEGENERATE, f"{ties.mean():.1%} of the images are near-ties of the Keras model itself")
     elif len(np.unique(expected.argmax(-1))) == 1 and not (sampled and limits.max_abs is not None):
-        status = (DEGENERATE, "the Keras model gives every image the same label: a constant would agree")
-    if truth is None and limits.accuracy_drop is not None:
-        status = (NOT_VERIFIED, "there are no labels: the accuracy gate did not run")
+        ending = (DEGENERATE, "the Keras model gives every image the same label: a constant would agree")
+    too_few = ""
     if truth is not None:
         fault, too_few = gates.judge_accuracy(expected, answer, limits, truth, figures)
         faults += fault
-        status = (NOT_ENOUGH_IMAGES, too_few) if too_few and status == VERIFIED else status
-    return faults, status
+    return faults, gates.ending_by_truth(truth, limits, ending, too_few)

@@ -115,6 +115,26 @@ def resize(rgb: np.ndarray, how: Resize) -> np.ndarray:
     return np.array(picture.resize(target, Image.Resampling.BILINEAR))
 
 
+def window(width: int, height: int, how: Resize) -> tuple[float, float, float, float]:
+    """Return which part of a picture the whole of the resized one stands for: left, top, right, bottom in px of the picture.
+
+    With `pad` it reaches beyond the picture, by what is filled up with black.
+
+    Args:
+        width, height: of the picture, in px.
+        how: as for `resize`.
+    """
+    if how.crop == "center":
+        left, top, right, bottom = _center_box(width, height, how.width, how.height)
+        return float(left), float(top), float(right), float(bottom)
+    if how.crop == "pad":
+        inner = _inner_size(width, height, how.width, how.height)
+        across, down = width / inner[0], height / inner[1]
+        left, top = (how.width - inner[0]) // 2, (how.height - inner[1]) // 2
+        return -left * across, -top * down, (how.width - left) * across, (how.height - top) * down
+    return 0.0, 0.0, float(width), float(height)
+
+
 def _center_box(width: int, height: int, target_width: int, target_height: int) -> tuple[int, int, int, int]:
     # Integers only, so that JavaScript arrives at the same box.
     cut_width, cut_height = width, height
@@ -157,14 +177,22 @@ def load_images(paths: list[Path], how: Resize) -> np.ndarray:
     Raises:
         InputError: one of them cannot be read.
     """
+    return load_images_and_sizes(paths, how)[0]
+
+
+def load_images_and_sizes(paths: list[Path], how: Resize) -> tuple[np.ndarray, list[tuple[int, int]]]:
+    """Decode and resize pictures, as `load_images` does, and return beside them the width and height in px of each before."""
     images = np.empty((len(paths), how.height, how.width, 3), np.uint8)
+    sizes = []
     for index, path in enumerate(paths):
         try:
-            images[index] = resize(read_picture(path), how)
+            picture = read_picture(path)
+            images[index] = resize(picture, how)
         except ValueError as fault:
             raise InputError(
                 f"The picture {path} cannot be used: {fault}.",
                 "a JPEG, PNG, BMP, GIF or WebP file",
                 "give another picture",
             ) from fault
-    return images
+        sizes.append((picture.shape[1], picture.shape[0]))
+    return images, sizes

@@ -6,19 +6,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from exporters.contract import FORMATS, Card, Output
+from exporters.contract import FORMATS, SEGMENTATION, Card, Output
 from exporters.errors import InputError
+from exporters.explanation import Seen, explain
 from exporters.golden import ARTIFACTS
+from exporters.masks import write_mask
 from exporters.papers import parse_artifact_name
-from exporters.pixels import load_images
+from exporters.pixels import load_images_and_sizes
 from exporters.runtimes import open_runner
 
 SHOWN_VALUES = 6
 
 
-def predict_pictures(folder_or_artifact: Path, pictures: list[Path], top: int) -> list[dict[str, Any]]:
+def predict_pictures(
+    folder_or_artifact: Path, pictures: list[Path], top: int, masks: Path | None = None
+) -> list[dict[str, Any]]:
     """Answer pictures.
 
     Args:
@@ -26,30 +28,45 @@ def predict_pictures(folder_or_artifact: Path, pictures: list[Path], top: int) -
             an artifact's folder, or the file in it.
         pictures: image files.
         top: how many labels to give for each.
+        masks: a folder, made where it is missing, for the segmentations as `<picture>.<head>.png`, see `write_mask`.
 
     Returns:
-        `[{"path", "artifact", "outputs": {head: {"top": [{"label", "probability"}]}}}]`; heads without labels give
-        `{"values": [...]}`.
+        `[{"path", "artifact", "outputs": {head: answer}}]`, each answer as `explain` gives it; one that was written as a
+        mask has the path of it as `mask` too.
 
     Raises:
-        InputError: no artifact there, or a picture that cannot be read.
+        InputError: no artifact there, a picture that cannot be read, masks of a model that gives none, or a folder of them
+            that cannot be written.
     """
     folder = find_artifact(folder_or_artifact)
     card = Card.read(folder / "card.json")
-    images = load_images(pictures, card.resize)
+    outputs = sorted(card.outputs, key=lambda output: output.name)
+    if masks is not None and not any(output.task == SEGMENTATION for output in outputs):
+        raise InputError(
+            f"{folder.name} gives no masks.",
+            "a head of the task 'segmentation'",
+            "leave --masks out, or use another model",
+        )
+    images, sizes = load_images_and_sizes(pictures, card.resize)
     with open_runner(folder, parse_artifact_name(folder.name).format) as runner:
         answers = runner.predict(images)
-    return [
-        {
-            "path": str(path),
-            "artifact": folder.name,
-            "outputs": {
-                output.name: _describe(answers[output.name][index], output, top)
-                for output in sorted(card.outputs, key=lambda output: output.name)
-            },
-        }
-        for index, path in enumerate(pictures)
-    ]
+    found = []
+    for index, (path, size) in enumerate(zip(pictures, sizes, strict=True)):
+        seen = Seen(*size, card.resize)
+        told = {output.name: explain(answers[output.name][index], output, seen, top) for output in outputs}
+        for output in outputs if masks is not None else ():
+            if output.task == SEGMENTATION:
+                target = _mask_path(masks, pictures, index, output)
+                told[output.name]["mask"] = str(write_mask(answers[output.name][index], seen, target))
+        found.append({"path": str(path), "artifact": folder.name, "outputs": told})
+    return found
+
+
+def _mask_path(folder: Path, pictures: list[Path], index: int, output: Output) -> Path:
+    stem = pictures[index].stem
+    # Pictures of one name in several folders are told apart by their place.
+    before = sum(each.stem == stem for each in pictures[:index])
+    return folder / f"{stem}{f'-{before + 1}' if before else ''}.{output.name}.png"
 
 
 def find_artifact(named: Path) -> Path:
@@ -78,17 +95,23 @@ def find_artifact(named: Path) -> Path:
     )
 
 
-def describe(output: Mapping[str, Any]) -> str:
-    """Return one head's answer, as `predict_pictures` gives it, in a line of text: labels, or how many values and the first."""
-    if "top" in output:
-        return ", ".join(f"{each['label']} {each['probability']:.3f}" for each in output["top"])
-    values = output["values"]
-    shown = ", ".join(f"{value:.4g}" for value in values[:SHOWN_VALUES])
-    return shown if len(values) <= SHOWN_VALUES else f"{len(values)} values: {shown}, ..."
-
-
-def _describe(answer: np.ndarray, output: Output, top: int) -> dict[str, Any]:
-    if not output.labels:
-        return {"values": [float(value) for value in np.ravel(answer)]}
-    order = np.argsort(-answer, kind="stable")[:top]
-    return {"top": [{"label": output.labels[index], "probability": float(answer[index])} for index in order]}
+def describe(answer: Mapping[str, Any]) -> str:
+    """Return one head's answer, as `explain` gives it, in a line of text."""
+    if "areas" in answer:
+        parts = ", ".join(f"{each['label']} {each['share']:.1%}" for each in answer["areas"])
+        return f"{parts} ({answer['mask']})" if "mask" in answer else parts
+    if "box_px" in answer:
+        sides, shares = answer["box_px"], answer["box"]
+        px = f"x {sides['x_min']:.0f} to {sides['x_max']:.0f} px, y {sides['y_min']:.0f} to {sides['y_max']:.0f} px"
+        return f"{px} (shares {', '.join(f'{side} {share:.3f}' for side, share in shares.items())})"
+    if "vector" in answer:
+        vector = answer["vector"]
+        shown = ", ".join(f"{value:.4g}" for value in vector[:SHOWN_VALUES])
+        return f"{len(vector)} values: {shown}" + (", ..." if len(vector) > SHOWN_VALUES else "")
+    if "values" in answer:
+        unit = f" {answer['unit']}" if answer["unit"] else ""
+        return ", ".join(f"{column} {value:.6g}{unit}" for column, value in answer["values"].items())
+    likely = ", ".join(f"{each['label']} {each['probability']:.3f}" for each in answer["top"])
+    if "labels" in answer:
+        return f"{' + '.join(each['label'] for each in answer['labels']) or 'none'} ({likely})"
+    return f"{answer['label']}, rank {answer['rank']} ({likely})" if "rank" in answer else likely

@@ -20,16 +20,21 @@ WORDS = {
 SYMBOLS = {"verified": "✓", "failed": "✗"}
 UNDECIDED = "?"
 NONE = "-"
-# A gate's name and the key of its figure, which is the key of its limit too.
+# A gate's name, the key of its figure, and the key of its limit.
 GATES = {
-    "difference": "max_abs",
-    "difference of logarithms": "log_max_abs",
-    "agreement": "agreement",
-    "cosine": "least_cosine",
-    "neighbours": "neighbours",
-    "accuracy": "accuracy_drop",
-    "error": "relative_error",
+    "difference": ("max_abs", "max_abs"),
+    "difference of logarithms": ("log_max_abs", "log_max_abs"),
+    "agreement": ("agreement", "agreement"),
+    "cosine": ("least_cosine", "least_cosine"),
+    "neighbours": ("neighbours", "neighbours"),
+    "overlap": ("iou", "iou"),
+    "accuracy": ("accuracy_drop", "accuracy_drop"),
+    "overlap with truth": ("truth_iou_drop", "accuracy_drop"),
+    "error": ("relative_error", "relative_error"),
+    "largest error": ("worst_relative_error", "worst_relative_error"),
 }
+# Figures that must not be under their limit.
+LEAST = frozenset({"agreement", "least_cosine", "neighbours", "iou"})
 HERE = "this machine"
 
 
@@ -170,9 +175,9 @@ def _row(artifact: Mapping[str, Any], runtime: Mapping[str, Any]) -> Row:
         where=one_line(runtime.get("where") or HERE),
         images=runtime.get("images"),
         of_images=runtime.get("of_images"),
-        **{key: max(_figures(outputs, key), default=None) for key in ("max_abs", "log_max_abs", "kl")},
-        # Of an embedding, images agree whose nearest neighbour stays the same.
-        agreement=min([*_figures(outputs, "agreement"), *_figures(outputs, "neighbours")], default=None),
+        max_abs=max(_figures(_without_units(outputs), "max_abs"), default=None),
+        **{key: max(_figures(outputs, key), default=None) for key in ("log_max_abs", "kl")},
+        agreement=min(_agreements(outputs), default=None),
         top5_agreement=min(_figures(outputs, "top5_agreement"), default=None),
         accuracy=worst.get("accuracy"),
         accuracy_drop=worst.get("accuracy_drop"),
@@ -199,31 +204,50 @@ def _figures(outputs: Mapping[str, Any], key: str) -> list[float]:
     return [output[key] for output in outputs.values() if output.get(key) is not None]
 
 
+def _without_units(outputs: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Leave out regressions, whose differences are in units of their own; where there is nothing else, they stay."""
+    return {name: each for name, each in outputs.items() if each.get("task") != "regression"} or outputs
+
+
+def _agreements(outputs: Mapping[str, Any]) -> list[float]:
+    """Of an embedding, images agree whose nearest neighbour stays the same; of a box, what it has in common with Keras's."""
+    first = [next((each[key] for key in ("agreement", "neighbours", "iou") if each.get(key) is not None), None)
+             for each in outputs.values()]  # fmt: skip
+    return [share for share in first if share is not None]
+
+
 def gates(output: Mapping[str, Any]) -> list[Gate]:
     """Hold the figures of one output against its limits.
 
     Returns:
         The gates that apply: those with a limit and a figure. A figure that is not a finite number fails. The accuracy
-        gate fails only where the paired interval, if there is one, excludes 0; the agreement of a sample only where more
-        images disagree than chance allows. An output with a relative error is judged by that and not by its largest
-        difference, which is in the target's unit.
+        gates fail only where the paired interval, if there is one, excludes 0; the agreement of a sample only where more
+        images disagree than chance allows, or all images could not have as much as is asked for. An output with a relative error
+        is judged by that and not by its largest difference, which is in the target's unit; a box, in shares of the picture, by
+        both.
     """
     limits, status = output.get("limits") or {}, status_of(output.get("status") or "verified")
     found = []
-    for name, key in GATES.items():
-        figure, limit = output.get(key), limits.get(key)
-        if figure is None or limit is None or (key == "max_abs" and output.get("relative_error") is not None):
+    for name, (key, limited_by) in GATES.items():
+        figure, limit = output.get(key), limits.get(limited_by)
+        in_its_unit = output.get("relative_error") is not None and output.get("task") != "boxes"
+        if figure is None or limit is None or (key == "max_abs" and in_its_unit):
             continue
-        passed = figure >= limit if key in ("agreement", "least_cosine", "neighbours") else figure <= limit
-        if (
-            key in ("agreement", "neighbours")
-            and output.get("allowed_disagreements") is not None
-            and math.isfinite(figure)
-        ):
-            passed = (output.get("disagreements") or 0) <= output["allowed_disagreements"]
-        interval = output.get("accuracy_interval") if key == "accuracy_drop" else None
-        if interval is not None and math.isfinite(figure) and interval[0] is not None and interval[0] <= 0:
-            passed = True
-        undecided = status in ("not_verified", "degenerate") or (status == "not_enough_images" and name == "accuracy")
+        undecided = status in ("not_verified", "degenerate") or (
+            status == "not_enough_images" and limited_by == "accuracy_drop"
+        )
+        passed = _passes(output, key, figure, limit)
         found.append(Gate(name, figure, limit, "failed" if not passed else status if undecided else "verified"))
     return found
+
+
+def _passes(output: Mapping[str, Any], key: str, figure: float, limit: float) -> bool:
+    passed = figure >= limit if key in LEAST else figure <= limit
+    if not math.isfinite(figure):
+        return passed
+    if key in ("agreement", "neighbours") and output.get("allowed_disagreements") is not None:
+        return (output.get("disagreements") or 0) <= output["allowed_disagreements"]
+    if output.get(f"{key}_at_most") is not None:
+        return output[f"{key}_at_most"] >= limit
+    interval = output.get(f"{key.removesuffix('_drop')}_interval") if key.endswith("_drop") else None
+    return passed or bool(interval and interval[0] is not None and interval[0] <= 0)

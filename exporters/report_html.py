@@ -14,6 +14,7 @@ from exporters import report_checks as checked
 from exporters import report_facts as facts
 from exporters import report_numbers as numbers
 from exporters import report_sections as sections
+from exporters import report_tasks as tasks
 from exporters.report_advice_page import section_of
 from exporters.report_images import worst_images
 from exporters.report_text import symbol
@@ -22,21 +23,6 @@ if TYPE_CHECKING:
     import numpy as np
 
 TEMPLATES = Path(__file__).parent / "templates"
-FIGURES = (
-    ("largest difference", "max_abs", numbers.difference),
-    ("mean difference", "mean_abs", numbers.difference),
-    ("relative difference", "max_relative", numbers.difference),
-    ("of logarithms", "log_max_abs", numbers.difference),
-    ("divergence, nats", "kl", numbers.difference),
-    ("relative error", "relative_error", numbers.difference),
-    ("cosine", "cosine", lambda value: "-" if value is None else f"{value:.6f}"),
-    ("least cosine", "least_cosine", lambda value: "-" if value is None else f"{value:.6f}"),
-    ("same neighbour", "neighbours", numbers.share),
-    ("agreement", "agreement", numbers.share),
-    ("near-ties", "near_ties", lambda value: "-" if value is None else f"{value:g}"),
-    ("same top 5", "top5_agreement", numbers.share),
-    ("accuracy", "accuracy", numbers.share),
-)
 
 
 def to_html(report: Mapping[str, Any], images: np.ndarray | None = None) -> str:
@@ -70,8 +56,7 @@ def to_html(report: Mapping[str, Any], images: np.ndarray | None = None) -> str:
         every_runtime=len(rows) > len(summaries) or any(row.files for row in rows),
         with_files=any(row.files for row in rows),
         largest_size=max((row.size_bytes for row in rows if row.size_bytes), default=0),
-        details=[detail for row in rows for detail in _details(row)],
-        figure_names=[name for name, _, _ in FIGURES],
+        tables=tasks.tables(rows),
         reasons=checked.reasons(report),
         not_run=checked.not_run(report),
         notes=checked.notes(report),
@@ -87,27 +72,6 @@ def to_html(report: Mapping[str, Any], images: np.ndarray | None = None) -> str:
         card=_card(report.get("card") or {}),
         versions=_versions(report),
     )
-
-
-def _details(row: facts.Row) -> list[dict[str, Any]]:
-    return [
-        {
-            "artifact": row.artifact,
-            "runner": row.runner,
-            "output": name,
-            "figures": [form(output.get(key)) for _, key, form in FIGURES],
-            "interval": _interval(output.get("accuracy_interval")),
-            "limits": _value(output.get("limits") or {}),
-            "smallest": _value(output.get("smallest_passing_limits") or {}),
-        }
-        for name, output in row.outputs.items()
-    ]
-
-
-def _interval(interval: Any) -> str:
-    if not interval or any(end is None for end in interval):
-        return "-"
-    return " to ".join(numbers.points(end) for end in reversed(interval))
 
 
 def _stages(stages: list[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -77,16 +77,20 @@ def _worst_image(
 
 
 def _said(answer: Mapping[str, Any], names: list[str]) -> str:
+    if answer.get("box") is not None:
+        return ", ".join(facts.NONE if each is None else f"{each:.3f}" for each in answer["box"])
     if answer.get("label") is None:
-        return facts.NONE if answer.get("value") is None else f"{answer['value']:.4g}"
+        column = f"{facts.one_line(answer['column'])} " if answer.get("column") else ""
+        return facts.NONE if answer.get("value") is None else f"{column}{answer['value']:.4g}"
     index = answer["label"]
     name = names[index] if isinstance(index, int) and 0 <= index < len(names) else index
-    probability = answer.get("probability")
-    return facts.one_line(name) + ("" if probability is None else f" {probability:.3f}")
+    number = answer["probability"] if answer.get("probability") is not None else answer.get("value")
+    return facts.one_line(name) + ("" if number is None else f" {number:.3f}")
 
 
 def _other_label(each: Mapping[str, Any]) -> bool:
-    return (each.get("keras") or {}).get("label") != (each.get("artifact") or {}).get("label")
+    keras, artifact = each.get("keras") or {}, each.get("artifact") or {}
+    return any(keras.get(key) != artifact.get(key) for key in ("label", "yes"))
 
 
 def thumbnail_of(image: np.ndarray) -> str:

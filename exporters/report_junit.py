@@ -90,13 +90,15 @@ def _case_of_output(
 
 
 def _sentence(gate: facts.Gate, output: Mapping[str, Any]) -> str:
-    key = facts.GATES[gate.name]
-    smallest = (output.get("smallest_passing_limits") or {}).get(key)
+    key, limited_by = facts.GATES[gate.name]
+    smallest = (output.get("smallest_passing_limits") or {}).get(limited_by)
     text = f"{key} is {gate.figure:.6g}, the limit is {gate.limit:.6g}"
     if gate.name in ("agreement", "neighbours") and output.get("allowed_disagreements") is not None:
         text += (
             f" ({output.get('disagreements')} of a sample disagree, {output['allowed_disagreements']} may by chance)"
         )
+    elif output.get(f"{key}_at_most") is not None:
+        text += f" (of a sample; of all images it may be {output[f'{key}_at_most']:.6g})"
     return text + (f"; {smallest:.6g} would pass" if isinstance(smallest, int | float) else "")
 
 

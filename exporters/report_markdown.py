@@ -10,6 +10,7 @@ from exporters import report_cells as cells
 from exporters import report_checks as checked
 from exporters import report_facts as facts
 from exporters import report_numbers as numbers
+from exporters import report_tasks as tasks
 from exporters.report_text import COLUMNS, keras_accuracy, symbol, table_rows
 
 
@@ -35,6 +36,8 @@ def to_markdown(report: Mapping[str, Any]) -> str:
         parts.append(_table(headers, lines))
     if keras := keras_accuracy(report):
         parts.append(escape(keras))
+    if told := tasks.told(facts.rows(report)):
+        parts.append("### Outputs\n\n" + "\n".join(f"- {escape(sentence)}" for sentence in told))
     if wrong := checked.reasons(report):
         told = (f"- {symbol(s)} {facts.WORDS[s]}: **{escape(subject)}**: {escape(why)}" for s, subject, why in wrong)
         parts.append("### What is not verified\n\n" + "\n".join(told))
@@ -48,7 +51,8 @@ def to_markdown(report: Mapping[str, Any]) -> str:
         from exporters.report_advice_text import to_markdown as advised
 
         parts.append(advised(report["advice"], level=3))
-    folded = [_data(report.get("data") or {}), _runtimes(report), _image_files(report), _audits(report)]
+    folded = [_data(report.get("data") or {}), _runtimes(report), _outputs(report)]
+    folded += [_image_files(report), _audits(report)]
     parts += [part for part in (*folded, _stages(report.get("stages") or [])) if part]
     return "\n\n".join(parts) + "\n"
 
@@ -103,6 +107,17 @@ def _runtimes(report: Mapping[str, Any]) -> str:
         for row in found
     ]  # fmt: skip
     return _folded(f"Every artifact in every runtime: {len(lines)}", _table(headers, lines))
+
+
+def _outputs(report: Mapping[str, Any]) -> str:
+    """Return a table of each output that is no multiclass one, whose figures stand in the table of artifacts."""
+    found = [each for each in tasks.tables(facts.rows(report)) if each.task in tasks.LINES]
+    parts = []
+    for table in found:
+        headers = [("artifact", False), *zip(table.headers, table.numeric, strict=True)]
+        lines = [[f"{artifact} in {runner}", *cells] for artifact, runner, cells, _, _ in table.lines]
+        parts.append(f"**{escape(table.output)}**, {escape(table.task)}\n\n{_table(headers, lines)}")
+    return _folded(f"Figures of every output: {len(found)}", "\n\n".join(parts)) if parts else ""
 
 
 def _files(row: facts.Row) -> str:

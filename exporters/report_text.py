@@ -11,6 +11,7 @@ from exporters import report_cells as cells
 from exporters import report_checks as checked
 from exporters import report_facts as facts
 from exporters import report_numbers as numbers
+from exporters import report_tasks as tasks
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -61,6 +62,8 @@ def print_table(report: Mapping[str, Any], console: Console, folder: Path | None
             table.add_row(*line, Text(verdict, style=_color(row.status)))
         console.print(table)
         console.print()
+    for sentence in tasks.told(facts.rows(report)):
+        say((sentence, ""))
     for status, subject, sentence in checked.reasons(report):
         say((f"{symbol(status, unicode)} {facts.WORDS[status]}", _color(status)), (f"  {subject}: {sentence}", ""))
     for runtime, sentence in checked.not_run(report):

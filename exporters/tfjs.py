@@ -13,7 +13,7 @@ from typing import Any
 import keras  # noqa: F401  imported first: it probes for jax, which must not find the stand-in
 import numpy as np
 
-from exporters.contract import Card
+from exporters.contract import MEASURED, Card
 from exporters.saved_model import SERVING, WITH_FEATURES
 from exporters.tfjs_fusions import take_apart
 from exporters.tfjs_weights import quantise_kernels, store_in_float16
@@ -61,7 +61,7 @@ def export(saved_model_dir: Path, card: Card, out: Path, *, precision: str, cali
     _settle_output_names(out / MODEL_FILE)
     take_apart(out)
     if precision == "float16":
-        store_in_float16(out)
+        store_in_float16(out, [output.name for output in card.outputs if output.task in MEASURED])
     if precision == "uint8":
         quantise_kernels(out)
 

@@ -11,6 +11,7 @@ a few hundred thousand multiplications for an answer, beside some millions of th
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -52,14 +53,20 @@ def quantise_kernels(folder: Path) -> None:
     path.write_text(json.dumps(model, sort_keys=True, separators=(",", ":"), ensure_ascii=False), encoding="utf-8")
 
 
-def store_in_float16(folder: Path) -> None:
-    """Rewrite the shards and `folder/model.json`, whose weights are all float32, with kernels and biases in float16."""
+def store_in_float16(folder: Path, wide: Collection[str] = ()) -> None:
+    """Rewrite the shards and `folder/model.json`, whose weights are all float32, with kernels and biases in float16.
+
+    `wide` names outputs whose numbers may be larger than float16 can tell, up to 65,504, or apart: the layers that give
+    them stay in float32.
+    """
     path = folder / "model.json"
     model = json.loads(path.read_text(encoding="utf-8"))
     nodes = model["modelTopology"]["node"]
     sources = {node["name"]: node["input"][0] for node in nodes if node["op"] == "Identity"}
-    found = set()
+    found, kept = set(), _last_layers(model, wide)
     for node in nodes:
+        if node["name"] in kept:
+            continue
         following = node["input"][1:] if node["op"] in _SHARED_AXES or node["op"] in _ADDITIONS else ()
         for name in following:
             while name in sources:
@@ -71,6 +78,20 @@ def store_in_float16(folder: Path) -> None:
     }
     _write_weights(folder, model, weights, narrow, {"dtype": "float16"})
     path.write_text(json.dumps(model, sort_keys=True, separators=(",", ":"), ensure_ascii=False), encoding="utf-8")
+
+
+def _last_layers(model: dict[str, Any], outputs: Collection[str]) -> set[str]:
+    """Return the names of the nodes that are the last linear layer before some outputs: a product, and what is added to it."""
+    nodes = {node["name"]: node for node in model["modelTopology"]["node"]}
+    found: set[str] = set()
+    for output in outputs:
+        node = nodes[model["signature"]["outputs"][output]["name"].split(":")[0]]
+        while node["op"] == "Identity" or node["op"] in _ADDITIONS:
+            found.add(node["name"])
+            node = nodes[node["input"][0]]
+        if node["op"] in _SHARED_AXES:
+            found.add(node["name"])
+    return found
 
 
 def _add_scale(nodes: list[dict], weights: dict[str, np.ndarray], kernel: str, axes: tuple[int, ...]) -> str:

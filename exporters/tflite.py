@@ -13,12 +13,14 @@ from ai_edge_litert.interpreter import Interpreter
 from tensorflow.lite.python.convert_phase import ConverterError
 
 from exporters.calibration import with_full_range
-from exporters.contract import INPUT_NAME, Card
+from exporters.contract import INPUT_NAME, MEASURED, Card
 from exporters.errors import CutpointError, InputError
 from exporters.saved_model import SERVING
+from exporters.tflite_outputs import settle_outputs, widen_outputs
 from exporters.unsupported import unsupported
 
 MODEL_FILE = "model.tflite"
+BATCH = 16
 
 
 def export(saved_model_dir: Path, card: Card, out: Path, *, precision: str, calibration_images: np.ndarray) -> None:
@@ -29,7 +31,7 @@ def export(saved_model_dir: Path, card: Card, out: Path, *, precision: str, cali
         card: names of the outputs and their kinds of task.
         out: the artifact's folder, which exists.
         precision: `float32`, `float16`, `dynamic_int8` or `int8`. `int8` computes in integers throughout, takes
-            uint8 with scale 1.0 and zero point 0, and answers in uint8 for classifications.
+            uint8 with scale 1.0 and zero point 0, and answers classifications in uint8 and all else in float32.
         calibration_images: uint8 (N, height, width, 3) from the training split; only `int8` looks at them.
 
     Raises:
@@ -42,13 +44,17 @@ def export(saved_model_dir: Path, card: Card, out: Path, *, precision: str, cali
     if precision == "float16":
         converter.target_spec.supported_types = [tf.float16]
     if precision == "int8":
-        _ask_for_full_integers(converter, card, calibration_images)
+        _ask_for_full_integers(converter, calibration_images)
     try:
         content = converter.convert()
+        if precision == "float16" and _measured(card):
+            plain = tf.lite.TFLiteConverter.from_saved_model(str(saved_model_dir), signature_keys=[SERVING]).convert()
+            content = widen_outputs(content, plain, _measured(card))
     except ConverterError as fault:
         raise unsupported("TFLite", saved_model_dir, fault) from fault
     if precision == "int8":
         _check_input_scale(content)
+        content = settle_outputs(content, card, _column_ranges(saved_model_dir, card, calibration_images))
     (out / MODEL_FILE).write_bytes(content)
 
 
@@ -63,7 +69,7 @@ def convert_in_memory(model: keras.Model) -> bytes:
         return tf.lite.TFLiteConverter.from_saved_model(work, signature_keys=[SERVING]).convert()
 
 
-def _ask_for_full_integers(converter: tf.lite.TFLiteConverter, card: Card, calibration_images: np.ndarray) -> None:
+def _ask_for_full_integers(converter: tf.lite.TFLiteConverter, calibration_images: np.ndarray) -> None:
     if not len(calibration_images):
         raise InputError(
             "There are no calibration images for tflite-int8.",
@@ -77,10 +83,31 @@ def _ask_for_full_integers(converter: tf.lite.TFLiteConverter, card: Card, calib
 
     converter.representative_dataset = representative_dataset
     converter.inference_input_type = tf.uint8
-    classifies = all(output.task in ("multiclass", "binary", "multilabel") for output in card.outputs)
-    converter.inference_output_type = tf.uint8 if classifies else tf.float32
+    converter.inference_output_type = tf.int8
     # Last, because setting other options after it can widen it again and let float operators slip in.
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+
+
+def _measured(card: Card) -> list[str]:
+    return [output.name for output in card.outputs if output.task in MEASURED]
+
+
+def _column_ranges(saved_model_dir: Path, card: Card, calibration_images: np.ndarray) -> dict[str, np.ndarray]:
+    """Return output -> float64 (2, columns), least and largest, over the calibration images: of what has columns of its own."""
+    names = _measured(card)
+    if not names:
+        return {}
+    # Held for as long as its signature is called, which does not hold it.
+    loaded = tf.saved_model.load(str(saved_model_dir))
+    serving, images = loaded.signatures[SERVING], with_full_range(calibration_images)
+    found: dict[str, list[np.ndarray]] = {name: [] for name in names}
+    for start in range(0, len(images), BATCH):
+        answers = serving(**{INPUT_NAME: tf.constant(images[start : start + BATCH], tf.float32)})
+        for name in names:
+            answer = answers[name].numpy().astype(np.float64)
+            found[name].append(answer.reshape(len(answer), -1))
+    joined = {name: np.concatenate(parts) for name, parts in found.items()}
+    return {name: np.stack([answer.min(0), answer.max(0)]) for name, answer in joined.items()}
 
 
 def _check_input_scale(content: bytes) -> None:

@@ -45,7 +45,7 @@ _NO_RUNTIME: dict[str, Any] = {
     "outputs": {},
 }
 # Limits that a figure must not be under.
-_LEAST = ("agreement", "least_cosine", "neighbours")
+_LEAST = ("agreement", "least_cosine", "neighbours", "iou")
 VERDICTS = {0: "verified", 1: "failed", 3: "not_verified"}
 
 

@@ -33,7 +33,7 @@ def branched(groups: int = 1, first_padding: str = "same") -> keras.Model:
     keras.utils.set_random_seed(3)
     layers = keras.layers
     image = keras.Input((SIDE_PX, SIDE_PX, 3), name="image")
-    values = layers.Rescaling(1 / 127.5, offset=-1.0)(image)
+    values = layers.Rescaling(1 / 127.5, offset=-1.0, name="pixel_scaling")(image)
     first = layers.Conv2D(8, 3, activation="relu", padding=first_padding, name="first")(values)
     second = layers.Conv2D(8, (1, 3), padding="same", use_bias=False, name="flat")(first)
     values = layers.ReLU(name="joined_relu")(layers.Add()([first, second]))
@@ -53,7 +53,8 @@ def branched(groups: int = 1, first_padding: str = "same") -> keras.Model:
             kernel, *bias = layer.get_weights()
             layer.set_weights([kernel, *(generator.normal(0.2, 0.2, each.shape) for each in bias)])
     # Folding would take the groups apart, and readers have to know grouped convolutions of others.
-    return model if groups > 1 else fold(model).model
+    # What is wanted itself stays as it is: a converter has to find a scaling that it can fold.
+    return model if groups > 1 else fold(model, ["pixel_scaling"]).model
 
 
 def branched_images(count: int = 32) -> np.ndarray:

@@ -128,3 +128,42 @@ def _layers(first_off: str | None) -> dict[str, Any]:
     ]  # fmt: skip
     rows[0]["relative"] = 0.0
     return {"status": "traced", "reason": "", "images": 16, "first_off": first_off, "rows": rows}
+
+
+def report_of_every_task(images: int = 240) -> dict[str, Any]:
+    """A run with a head of each task, judged as verification judges it: a float32 artifact, an int8 one and a broken one."""
+    import numpy as np
+    import task_answers
+
+    from exporters import parity
+    from exporters.contract import CEILINGS
+
+    cases = {task: task_answers.case(task, images) for task in task_answers.OUTPUTS}
+
+    def compared(precision: str, broken: str = "") -> tuple[str, str, dict[str, Any]]:
+        found = {}
+        for task, one in cases.items():
+            noise = task_answers.NOISE[precision] * (0.2 if task in ("embedding", "multiclass") else 1)
+            answer = one.expected[::-1] if task == broken else one.noisy(noise)
+            comparison = parity.compare_output(one.expected, answer, one.output, CEILINGS[precision], one.truth)
+            found[one.output.name] = {
+                **comparison.figures, "status": comparison.status, "reason": comparison.reason,
+            }  # fmt: skip
+        reasons = [f"{name}: {each['reason']}" for name, each in found.items() if each["reason"]]
+        return parity.worst([each["status"] for each in found.values()]), "; ".join(reasons), found
+
+    outputs = [one.output for one in cases.values()]
+    report = plain_report() | {
+        "name": "every head", "notes": [], "training": {}, "verdict": "failed", "exit_code": 1,
+        "reference": {"accuracy": {"label": float(np.mean(cases["multiclass"].truth == cases["multiclass"].expected.argmax(-1)))},
+                      "images": images},
+        "card": {"schema_version": 1, "name": "every head", "outputs": [
+            {"name": each.name, "kind": each.kind, "task": each.task, "labels": list(each.labels)} for each in outputs]},
+        "artifacts": [
+            artifact("tfjs-float32", runtime("tfjs-node", *compared("float32"))),
+            artifact("tflite-int8", runtime("litert", *compared("int8")), size_bytes=400_000),
+            artifact("onnx-int8", runtime("onnxruntime", *compared("int8", "boxes")), size_bytes=420_000),
+        ],
+    }  # fmt: skip
+    report["data"] = report["data"] | {"labels": {each.name: list(each.labels) for each in outputs if each.labels}}
+    return report

@@ -109,7 +109,9 @@ def check_layers(found: tuple[Layer, ...], model: keras.Model) -> list[str]:
             assert each.bias.values.shape == bias[0].shape
             assert (np.abs(each.bias.values - bias[0]) <= allowed(each.bias, bias[0])).all(), layer.name
         else:
-            assert each.bias is None or not each.bias.values.any(), layer.name
+            # A regression that is counted in shares of its columns' ranges has one to move them by, and none is left of it.
+            none = np.zeros_like(each.bias.values) if each.bias else None
+            assert each.bias is None or (np.abs(each.bias.values) <= allowed(each.bias, none)).all(), layer.name
         names.append(layer.name)
     return names
 
@@ -232,10 +234,10 @@ def test_a_branched_model(name: str, session_folder: Path) -> None:
         assert [activations[each] for each in ("first", "multiplied", "valid", "hidden")] == [RELU, RELU6, RELU6, RELU]
     assert not contents.custom_operators and not contents.random_operators
     if name in INT8:
-        # A regression is answered in float32 by TFLite; shapes are worked out in int32 and int64.
-        floats = contents.activations.get("float32", 0)
-        assert floats == (2 if name == "tflite-int8" else 0)
-        assert all(layer.output_quantisation is not None for layer in contents.layers)
+        # A regression is answered in float32, and nothing else; shapes are worked out in int32 and int64.
+        assert contents.activations.get("float32", 0) == 1
+        unrounded = [each for each, layer in zip(names, contents.layers, strict=True) if not layer.output_quantisation]
+        assert unrounded == (["angle"] if name == "onnx-int8" else [])
 
 
 @pytest.mark.parametrize("name", ["tflite-float32", "tflite-int8"])

@@ -116,6 +116,13 @@ def test_one_head_with_labels_has_a_plain_labels_file(one: small_models.Small) -
     assert labels_files(dataclasses.replace(one.card, outputs=(apple,))) == {"labels.txt": LABELS["apple"]}
     angle = Output("angle", "linear", "regression", (1,), activation="linear")
     assert labels_files(dataclasses.replace(one.card, outputs=(angle, zebra))) == {"labels.txt": LABELS["zebra"]}
+    near = Output("near", "embedding", "embedding", (8,), activation="unit_length", labels=LABELS["apple"])
+    mask = dataclasses.replace(apple, name="mask", task="segmentation", shape=(4, 4, 5))
+    assert labels_files(dataclasses.replace(one.card, outputs=(near, zebra))) == {"labels.txt": LABELS["zebra"]}
+    assert set(labels_files(dataclasses.replace(one.card, outputs=(mask, zebra)))) == {
+        "labels.mask.txt",
+        "labels.zebra.txt",
+    }
     assert set(labels_files(one.card)) == {"labels.apple.txt", "labels.zebra.txt"}
 
 
@@ -279,8 +286,12 @@ def test_heads_that_do_not_classify_answer_in_float32_from_int8(
     folder = export_artifact(name, small_models.saved_model(work), card, tmp_path, one.calibration_images)
     signature = Interpreter(str(folder / "model.tflite")).get_signature_runner("serving_default")
     assert next(iter(signature.get_input_details().values()))["dtype"] == np.uint8
-    assert {each["dtype"] for each in signature.get_output_details().values()} == {np.float32}
-    assert {each.dtype for each in Card.read(folder / "card.json").outputs} == {"float32"}
+    found = {head: each["dtype"] for head, each in signature.get_output_details().items()}
+    assert found == {"apple": np.float32, "zebra": np.uint8}
+    assert {each.name: each.dtype for each in Card.read(folder / "card.json").outputs} == {
+        "apple": "float32",
+        "zebra": "uint8",
+    }
 
 
 def test_the_card_s_dtypes_are_those_of_the_file(one: small_models.Small) -> None:

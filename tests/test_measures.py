@@ -139,3 +139,37 @@ def test_a_sample_of_images_in_the_order_of_their_labels_has_every_label() -> No
     labels = np.repeat(np.arange(10), 40)
     chosen = measures.spread(len(labels), 16)
     assert len(chosen) == 16 and set(labels[chosen]) == set(range(10))
+
+
+def test_paired_drop_of_shares_is_that_of_whole_images_where_they_are_whole() -> None:
+    generator = np.random.default_rng(4)
+    right, other = generator.random(300) < 0.8, generator.random(300) < 0.75
+    assert measures.paired_drop(right, other) == measures.paired_drop(right.astype(float), other.astype(float))
+    # Four images: -0.5, 0.25, 0 and 0.5; with half an image each way, 6 images, 0.25 and 1.5625.
+    drop, low, high = measures.paired_drop(np.array([0.5, 0.5, 1, 1]), np.array([1, 0.25, 1, 0.5]))
+    half_width = 1.959964 * math.sqrt(0.5625 + 1 - 0.25**2 / 6) / 6
+    assert (drop, (low + high) / 2) == (pytest.approx(0.0625), pytest.approx(0.25 / 6))
+    assert (high - low) / 2 == pytest.approx(half_width)
+
+
+def test_the_paired_interval_of_shares_covers_the_truth() -> None:
+    generator, covered = np.random.default_rng(5), 0
+    for _ in range(400):
+        right = generator.beta(8, 2, 120)
+        other = np.clip(right - generator.normal(0.01, 0.1, 120), 0, 1)
+        _, low, high = measures.paired_drop(right, other)
+        # The clipping takes a little of the fall away: worked out over two million images.
+        covered += low <= 0.01428 <= high
+    assert covered >= 0.93 * 400
+
+
+def test_what_a_sample_may_stand_for() -> None:
+    assert measures.at_most(np.full(16, 0.9)) == pytest.approx(0.9)
+    assert measures.at_most(np.array([0.9])) == 1
+    assert measures.at_most(np.array([0.8, 1.0] * 8)) == pytest.approx(
+        0.9 + 2.326348 * np.std([0.8, 1] * 8, ddof=1) / 4
+    )
+    assert measures.at_most(np.array([0.0, 1.0] * 8)) < 1 and measures.at_most(np.array([0.5, 1, 1, 1])) == 1
+    generator = np.random.default_rng(6)
+    missed = sum(measures.at_most(generator.uniform(0.6, 1, 16)) < 0.8 for _ in range(2000))
+    assert missed < 0.025 * 2000

@@ -290,12 +290,12 @@ def test_regression_is_judged_in_shares_of_the_spread() -> None:
     assert compare_output(expected, answer, ANGLE, INT8, None).status == VERIFIED
 
 
-def test_a_task_that_no_limit_judges_is_not_verified() -> None:
-    flag = Output("flag", "linear", "binary", (1,), activation="sigmoid")
+def test_a_task_without_a_measure_is_not_verified() -> None:
     expected = np.linspace(0, 1, 50)[:, None]
-    assert compare_output(expected, 1 - expected, flag, FLOAT32, None).status == FAILED
-    assert compare_output(expected, expected, flag, FLOAT32, None).status == VERIFIED
-    assert compare_output(expected, 1 - expected, flag, NO_GATE, None).status == NOT_VERIFIED
+    unknown = Output("depth", "linear", "depth", (1,))
+    found = compare_output(expected, expected, unknown, FLOAT32, None)
+    assert found.status == NOT_VERIFIED and "no measure by which the task 'depth' is judged" in found.reason
+    assert compare_output(expected, expected[:1].repeat(50, 0), unknown, FLOAT32, None).status == FAILED
 
 
 def test_cosine_of_known_vectors() -> None:

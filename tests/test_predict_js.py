@@ -27,6 +27,9 @@ const answers = JSON.parse(readFileSync(0, "utf8")).map(({ call, data, width, he
     if (call === "topLabels") {
       return { top: predict.topLabels(new Float32Array(rest.probabilities), rest.labels, rest.k) };
     }
+    if (call === "explain") {
+      return { said: predict.explain(new Float32Array(rest.answer), rest.output, rest.seen, rest.top) };
+    }
     const made = call === "overWhite"
       ? predict.overWhite(bytes(data), width, height)
       : predict.resize({ data: bytes(data), width, height }, rest.resize);

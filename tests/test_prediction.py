@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from exporters.contract import FORMATS, Output
+from exporters.contract import FORMATS
 from exporters.errors import InputError
 from exporters.pixels import load_images
-from exporters.prediction import _describe, find_artifact, predict_pictures
+from exporters.prediction import find_artifact, predict_pictures
 from exporters.runners.keras import KerasRunner
 from tests import small_models
 from tests.small_models import EVERY_ARTIFACT, LABELS
@@ -102,11 +102,3 @@ def test_an_artifact_without_its_card_is_an_input_error(whole: Path, pictures: l
     (folder / "card.json").unlink()
     with pytest.raises(InputError, match=r"card\.json"):
         predict_pictures(folder, pictures, top=1)
-
-
-def test_ties_keep_the_order_of_labels_and_heads_without_labels_give_values() -> None:
-    label = Output("label", "linear", "multiclass", (3,), labels=("a", "b", "c"))
-    answer = np.array([0.25, 0.5, 0.25], np.float32)
-    assert [each["label"] for each in _describe(answer, label, 9)["top"]] == ["b", "a", "c"]
-    angle = Output("angle", "linear", "regression", (1,), activation="linear")
-    assert _describe(np.array([1.5], np.float32), angle, 3) == {"values": [1.5]}

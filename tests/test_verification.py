@@ -335,7 +335,7 @@ def test_loosened_limits_are_said_and_tightened_ones_are_not() -> None:
         "float32": dataclasses.replace(CEILINGS["float32"], max_abs=1e-5),
         "float16": Limits(1e-2, 0.9),
         "uint8": dataclasses.replace(CEILINGS["uint8"], max_abs=None, accuracy_drop=None),
-        "int8": dataclasses.replace(CEILINGS["int8"], max_abs=0.3, relative_error=0.2),
+        "int8": dataclasses.replace(CEILINGS["int8"], max_abs=0.3, relative_error=0.2, iou=0.8),
     }
     assert loosened_notes(mine, CEILINGS) == [
         "The limit max_abs of float16 was loosened from 0.005 to 0.01.",
@@ -343,9 +343,11 @@ def test_loosened_limits_are_said_and_tightened_ones_are_not() -> None:
         "The limit log_max_abs of float16 was loosened from 0.06 to None.",
         "The limit least_cosine of float16 was loosened from 0.99995 to None.",
         "The limit neighbours of float16 was loosened from 0.995 to None.",
+        "The limit iou of float16 was loosened from 0.99 to None.",
         "The limit max_abs of uint8 was loosened from 0.05 to None.",
         "The limit accuracy_drop of uint8 was loosened from 0.01 to None.",
         "The limit relative_error of int8 was loosened from 0.05 to 0.2.",
+        "The limit iou of int8 was loosened from 0.85 to 0.8.",
     ]
 
 

@@ -11,13 +11,12 @@ import * as core from "@tensorflow/tfjs-core";
 import { setWasmPaths } from "@tensorflow/tfjs-backend-wasm";
 import { loadGraphModel } from "@tensorflow/tfjs-converter";
 
+import { drawOver, element, elementsOf, sentence } from "./answers.js";
 import { startDrawing } from "./drawing.js";
-import { fetchBeside, imageToRgb, loadArtifact, predict, resize, topLabels } from "./predict.js";
+import { explain, fetchBeside, imageToRgb, loadArtifact, predict, resize } from "./predict.js";
 
 const tf = { ...core, loadGraphModel };
 const SHOWN_LABELS = 5;
-// An embedding has hundreds of numbers, which nobody reads one by one.
-const SHOWN_VALUES = 6;
 const BACKENDS = {
   wasm: async () => {},
   webgl: () => import("@tensorflow/tfjs-backend-webgl"),
@@ -25,8 +24,8 @@ const BACKENDS = {
 };
 
 const byId = (id) => document.getElementById(id);
-const [canvas, answer, headline, artifactSelect, backendSelect] =
-  ["canvas", "answer", "headline", "artifact-select", "backend-select"].map(byId);
+const [canvas, overlay, answer, headline, artifactSelect, backendSelect] =
+  ["canvas", "overlay", "answer", "headline", "artifact-select", "backend-select"].map(byId);
 
 /** @type {Map<string, Listed>} */
 const artifacts = new Map();
@@ -37,38 +36,23 @@ let picture = null;
 let stale = false;
 let busy = false;
 
-function say(sentence) {
-  byId("error").textContent = sentence;
-  byId("error").hidden = sentence === "";
+function say(text) {
+  byId("error").textContent = text;
+  byId("error").hidden = text === "";
 }
 
-function forget(sentence) {
+function forget(text) {
   for (const name of ["label", "probability", "backend", "artifact", "source"]) delete answer.dataset[name];
   answer.replaceChildren();
-  headline.textContent = sentence;
+  uncover();
+  headline.textContent = text;
   headline.className = "quiet";
   byId("latency").textContent = "";
 }
 
-/** Make an element of a class that holds a text or other elements. */
-function element(tag, className, ...content) {
-  const made = document.createElement(tag);
-  made.className = className;
-  made.append(...content);
-  return made;
-}
-
-/** What is in one line of bars: a label, how likely it is in words, and a bar that only eyes need. */
-function bar({ label, probability }) {
-  const fill = element("span", "fill");
-  fill.style.width = `${Math.min(100, Math.max(0, probability * 100))}%`;
-  const track = element("span", "track", fill);
-  track.setAttribute("aria-hidden", "true");
-  return element("li", "", element("span", "label", label), element("span", "share", percent(probability)), track);
-}
-
-function percent(share) {
-  return `${(share * 100).toFixed(1)} %`;
+/** Take away what was drawn over the picture, and give the overlay the picture's size. */
+function uncover() {
+  [overlay.width, overlay.height] = [canvas.width, canvas.height];
 }
 
 /** Start the chosen backend and load the chosen artifact into it, where that is not done already. */
@@ -95,41 +79,46 @@ async function prepare() {
 /** Decode, resize and answer one picture, and show what came out. */
 async function respond({ pixels, name }) {
   const { model, listed, backend } = await prepare();
-  const { data, width, height } = resize(
-    await imageToRgb(pixels).catch(() => {
-      throw new Error(`${name} is not a picture that this browser can read. Try a JPEG or a PNG.`);
-    }),
-    listed.card.resize,
-  );
+  const original = await imageToRgb(pixels).catch(() => {
+    throw new Error(`${name} is not a picture that this browser can read. Try a JPEG or a PNG.`);
+  });
+  const { data, width, height } = resize(original, listed.card.resize);
   const start = performance.now();
   const answers = await predict(tf, model, { data, shape: [1, height, width, 3] });
   const elapsed_ms = performance.now() - start;
   if (picture === null) return;
-  show(answers, listed.card);
+  show(answers, listed.card, { width: original.width, height: original.height, resize: listed.card.resize });
   Object.assign(answer.dataset, { backend, artifact: listed.name, source: name });
   byId("latency").textContent = `${elapsed_ms.toFixed(1)} ms for ${name}`;
 }
 
-/** Fill the answer with one list for each head; the first classification head is the headline. */
-function show(answers, card) {
+/** Fill the answer with what each head says; the first classification head, else the first one, is the headline. */
+function show(answers, card, seen) {
   answer.replaceChildren();
+  uncover();
   headline.textContent = headline.className = "";
+  const scale = Math.min(canvas.width / seen.width, canvas.height / seen.height);
+  const place = {
+    left: (canvas.width - seen.width * scale) / 2, top: (canvas.height - seen.height * scale) / 2, scale,
+  };
   const outputs = card.outputs.filter((output) => output.name in answers);
-  for (const output of outputs) {
-    const { data } = answers[output.name];
+  const said = outputs.map((output) => explain(answers[output.name].data, output, seen, SHOWN_LABELS));
+  const first = Math.max(0, said.findIndex(({ top }) => top));
+  for (const [i, output] of outputs.entries()) {
     if (outputs.length > 1) answer.append(element("h3", "head-name", output.name));
-    if (output.labels.length === 0) {
-      const shown = Array.from(data.slice(0, SHOWN_VALUES), (value) => value.toPrecision(4)).join(", ");
-      const text = data.length > SHOWN_VALUES ? `${data.length} values: ${shown}, ...` : shown;
-      answer.append(element("p", "", `${text} ${output.unit}`));
-      continue;
-    }
-    const top = topLabels(data, output.labels, SHOWN_LABELS);
-    answer.append(element("ol", "bars", ...top.map(bar)));
-    if (headline.textContent === "") {
-      headline.textContent = `${top[0].label}, ${percent(top[0].probability)}`;
-      Object.assign(answer.dataset, { label: top[0].label, probability: String(top[0].probability) });
-    }
+    answer.append(...elementsOf(said[i], output));
+  }
+  // Masks first, which would cover a box.
+  const places = [...outputs.keys()].sort((a, b) => ("box" in said[a]) - ("box" in said[b]));
+  for (const i of places) {
+    const { name } = outputs[i];
+    drawOver(overlay.getContext("2d"), { said: said[i], data: answers[name].data, output: outputs[i] }, seen, place);
+  }
+  headline.textContent = sentence(said[first], outputs[first].name);
+  const [likeliest] = said[first].top ?? [];
+  for (const name of ["label", "probability"]) {
+    if (likeliest) answer.dataset[name] = String(likeliest[name]);
+    else delete answer.dataset[name];
   }
 }
 

@@ -117,30 +117,35 @@ function copyRows(from, fromAt, fromStep, to, toAt, toStep, length, rows) {
   }
 }
 
-/** Cut the largest box of the target's aspect out of the middle, then stretch it to the target. */
-function resizeCenter(picture, width, height) {
-  const { width: w, height: h } = picture;
+/** The largest box of the target's aspect in the middle of w x h px. */
+function centerBox(w, h, width, height) {
   const wide = w * height > h * width;
   const boxWidth = wide ? Math.max(1, Math.floor((h * width) / height)) : w;
   const boxHeight = wide ? h : Math.max(1, Math.floor((w * height) / width));
-  const left = Math.floor((w - boxWidth) / 2);
-  const top = Math.floor((h - boxHeight) / 2);
+  return { left: Math.floor((w - boxWidth) / 2), top: Math.floor((h - boxHeight) / 2), boxWidth, boxHeight };
+}
+
+/** Cut the largest box of the target's aspect out of the middle, then stretch it to the target. */
+function resizeCenter(picture, width, height) {
+  const { width: w, height: h } = picture;
+  const { left, top, boxWidth, boxHeight } = centerBox(w, h, width, height);
   const data = new Uint8Array(boxWidth * boxHeight * 3);
   copyRows(picture.data, (top * w + left) * 3, w * 3, data, 0, boxWidth * 3, boxWidth * 3, boxHeight);
   return stretch({ data, width: boxWidth, height: boxHeight }, width, height);
 }
 
+/** Where w x h px lie in the target when they are fitted into its middle, keeping the aspect. */
+function paddedBox(w, h, width, height) {
+  const wide = w * height > h * width;
+  const boxWidth = wide ? width : Math.max(1, Math.floor((w * height) / h));
+  const boxHeight = wide ? Math.max(1, Math.floor((h * width) / w)) : height;
+  return { left: Math.floor((width - boxWidth) / 2), top: Math.floor((height - boxHeight) / 2), boxWidth, boxHeight };
+}
+
 /** Resize to fit into the target, keeping the aspect, and paste into the middle of a black picture. */
 function resizePad(picture, width, height) {
-  const { width: w, height: h } = picture;
-  const wide = w * height > h * width;
-  const inner = stretch(
-    picture,
-    wide ? width : Math.max(1, Math.floor((w * height) / h)),
-    wide ? Math.max(1, Math.floor((h * width) / w)) : height,
-  );
-  const left = Math.floor((width - inner.width) / 2);
-  const top = Math.floor((height - inner.height) / 2);
+  const { left, top, boxWidth, boxHeight } = paddedBox(picture.width, picture.height, width, height);
+  const inner = stretch(picture, boxWidth, boxHeight);
   const data = new Uint8Array(width * height * 3);
   copyRows(inner.data, 0, inner.width * 3, data, (top * width + left) * 3, width * 3, inner.width * 3, inner.height);
   return { data, width, height };
@@ -166,6 +171,25 @@ export function resize(picture, { width, height, method = "bilinear", crop = "st
     throw new Error(`A picture of ${size} with ${picture.data.length} bytes is not RGB.`);
   }
   return CROPS[crop](picture, width, height);
+}
+
+/**
+ * Which part of a picture the whole of the resized one stands for, as `exporters.pixels.window` says in Python.
+ *
+ * @param {number} w  of the picture, px
+ * @param {number} h  of the picture, px
+ * @param {Resize} resize
+ * @returns {[number, number, number, number]} left, top, right, bottom in px of the picture; with `pad` it reaches beyond
+ */
+export function shownWindow(w, h, { width, height, crop = "stretch" }) {
+  if (crop === "center") {
+    const { left, top, boxWidth, boxHeight } = centerBox(w, h, width, height);
+    return [left, top, left + boxWidth, top + boxHeight];
+  }
+  if (crop !== "pad") return [0, 0, w, h];
+  const { left, top, boxWidth, boxHeight } = paddedBox(w, h, width, height);
+  const [across, down] = [w / boxWidth, h / boxHeight];
+  return [-left * across, -top * down, (width - left) * across, (height - top) * down];
 }
 
 /**

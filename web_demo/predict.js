@@ -7,11 +7,13 @@
  *
  * @typedef {{data: Uint8Array | Uint8ClampedArray | Float32Array, shape: number[]}} Images  N,H,W,3; values 0..255
  * @typedef {{data: Float32Array, shape: number[]}} Answer
- * @typedef {{name: string, task: string, shape: number[], labels: string[], activation: string, unit: string}} Output
+ * @typedef {{name: string, task: string, shape: number[], labels: string[], columns: string[], activation: string,
+ *   unit: string}} Output
  * @typedef {{name: string, resize: import("./pixels.js").Resize, outputs: Output[], precision: string}} Card
  */
 
-export { imageToRgb, overWhite, resize } from "./pixels.js";
+export { classesOf, explain, topLabels } from "./explain.js";
+export { imageToRgb, overWhite, resize, shownWindow } from "./pixels.js";
 
 const BYTES_OF = { float32: 4, int32: 4, bool: 1, complex64: 8, float16: 2, uint8: 1, uint16: 2 };
 
@@ -124,19 +126,4 @@ export async function predict(tf, model, images, outputs) {
   } finally {
     tf.dispose([input, tensors]);
   }
-}
-
-/**
- * The likeliest labels, likeliest first; equal ones in index order.
- *
- * @param {Float32Array} probabilities  of one image
- * @param {string[]} labels  in index order
- * @param {number} k  how many at most
- * @returns {{label: string, probability: number, index: number}[]}
- */
-export function topLabels(probabilities, labels, k) {
-  const named = (probability, index) => ({ label: labels[index] ?? String(index), probability, index });
-  return Array.from(probabilities, named)
-    .sort((a, b) => b.probability - a.probability || a.index - b.index)
-    .slice(0, k);
 }

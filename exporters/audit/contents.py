@@ -14,15 +14,16 @@ LINEAR, RELU, RELU6 = "linear", "relu", "relu6"
 
 @dataclasses.dataclass(frozen=True)
 class Quantisation:
-    """How whole numbers stand for real ones: real = scale * (stored - zero_point).
+    """How whole numbers stand for real ones: real = scale * (stored - zero_point) + offset.
 
     `scale` and `zero_point` are float64 and int64 (channels,) with one entry where a tensor has one scale for all; `dtype`
-    is the one that is stored.
+    is the one that is stored. `offset`, float64 (channels,), is what float operators behind a regression add.
     """
 
     scale: np.ndarray
     zero_point: np.ndarray
     dtype: str = ""
+    offset: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +60,9 @@ class Layer:
     the format calls another one, in lower case, whether it is fused into the operator or the one operator that follows.
     `input_quantisation` is that of the tensor that it takes, None where that holds floats.
     `output` is the name of the tensor (in TF.js: of the node) that holds what comes out behind bias and activation;
-    `output_quantisation` is that tensor's, None where it holds floats. `name` is the operator's own, for messages.
+    `output_quantisation` is that tensor's, None where it holds floats. A regression that is counted in shares of its
+    columns' ranges, which float operators then bring back, is all one layer: kernel, bias and quantisation are those of the
+    numbers that come out. `name` is the operator's own, for messages.
     """
 
     name: str

@@ -9,8 +9,9 @@ import numpy as np
 
 from exporters.audit.contents import DENSE, LINEAR, RELU, RELU6, Constant, Contents, Layer, Port, Quantisation
 from exporters.audit.weights import HALF_A_STEP, Difference, Pair, compare_constant
-from exporters.contract import FORMATS, INPUT_NAME, WHOLE_NUMBERS, ArtifactName, Card, Format
+from exporters.contract import FORMATS, INPUT_NAME, MEASURED, WHOLE_NUMBERS, ArtifactName, Card, Format
 from exporters.fingerprints import WeightSet
+from exporters.papers import artifact_card
 
 # Precision -> how its kernels are stored.
 STORED = {
@@ -78,18 +79,41 @@ def stored_precision(subject: Subject) -> list[str]:
     wrong = [
         layer for layer in subject.contents.layers if layer.kernel.dtype != wanted and layer.kernel.values.size >= least
     ]
+    wrong = _without_measuring(wrong, subject) if wanted == "float16" else wrong
     if not wrong:
         return []
     count = len(subject.contents.layers)
     return [f"{len(wrong)} of {count} kernels are stored in {wrong[0].kernel.dtype}, not in {wanted}: {wrong[0].name}"]
 
 
+def _without_measuring(layers: list[Layer], subject: Subject) -> list[Layer]:
+    """Leave out one dense layer in float32 for each answer of as many numbers in units of their own.
+
+    Those need not fit into float16, and the exporters keep their last layer wide.
+    """
+    widths = [each.shape[-1] for each in subject.card.outputs if each.task in MEASURED] if subject.card else []
+    left = []
+    for layer in layers:
+        width = layer.kernel.values.shape[-1]
+        if layer.kind == DENSE and layer.kernel.dtype == "float32" and layer.activation == LINEAR and width in widths:
+            widths.remove(width)
+        else:
+            left.append(layer)
+    return left
+
+
 def computed_precision(subject: Subject) -> list[str]:
     """A precision of whole numbers computes in whole numbers, layer by layer."""
     if subject.name.precision not in WHOLE_NUMBERS:
         return []
-    wrong = [layer.name for layer in subject.contents.layers if layer.output_quantisation is None]
-    # A regression's answer is float at the end; nothing else is.
+    answering = {port.name for port in subject.contents.outputs if port.dtype.startswith("float")}
+    wrong = [
+        layer.name
+        for layer in subject.contents.layers
+        # What a layer with whole numbers on both sides counts up may be the answer as it is.
+        if layer.output_quantisation is None and (layer.output not in answering or layer.input_quantisation is None)
+    ]
+    # Answers that are no classifications are float at the end; nothing else is.
     floats = sum(count for dtype, count in subject.contents.activations.items() if dtype.startswith("float"))
     answers = sum(port.dtype.startswith("float") for port in subject.contents.outputs)
     if subject.expected and subject.expected.closed and floats > answers:
@@ -126,12 +150,22 @@ def card_inside(subject: Subject) -> list[str]:
 
 
 def outputs(subject: Subject) -> list[str]:
-    """Probabilities that are whole numbers come in steps of 1/256 from 0; names and shapes are seen in the answers."""
+    """The types that the card promises, and probabilities in whole numbers in steps of 1/256 from 0.
+
+    Names and shapes are seen in the answers.
+    """
     if subject.card is None:
         return []
-    softmax = {output.name for output in subject.card.outputs if output.activation == "softmax"}
-    wrong = [port for port in subject.contents.outputs if port.name in softmax and not _has_scale(port, 1 / 256)]
-    return [f"its output '{port.name}' is not in steps of 1/256 from 0" for port in wrong]
+    found = {port.name: port for port in subject.contents.outputs}
+    promised = {each.name: each for each in artifact_card(subject.card, subject.name).outputs if each.name in found}
+    faults = [
+        f"its output '{name}' is {found[name].dtype}, not {output.dtype}"
+        for name, output in promised.items()
+        if found[name].dtype != output.dtype
+    ]
+    steps = {name for name, output in promised.items() if output.activation in TO_PROBABILITIES}
+    wrong = [name for name in promised if name in steps and not _has_scale(found[name], 1 / 256)]
+    return _shortened(faults + [f"its output '{name}' is not in steps of 1/256 from 0" for name in wrong])
 
 
 def _shape(port: Port) -> str:
@@ -194,6 +228,12 @@ def _same_activation(layer: Layer, wanted: str) -> bool:
 def _range(quantisation: Quantisation) -> tuple[float, float]:
     limits = np.iinfo(quantisation.dtype)
     scale, zero_point = float(quantisation.scale.max()), int(quantisation.zero_point.ravel()[0])
+    if quantisation.offset is not None:
+        # Each column has a range of its own, which need not hold 0 as what is measured over all of them is made to.
+        low, high = (
+            (limit - zero_point) * quantisation.scale + quantisation.offset for limit in (limits.min, limits.max)
+        )
+        return min(float(low.min()), 0.0), max(float(high.max()), 0.0)
     return (limits.min - zero_point) * scale, (limits.max - zero_point) * scale
 
 
@@ -240,7 +280,8 @@ def _covers(quantisation: Quantisation, measured: tuple[tuple[float, float], ...
     step = float(quantisation.scale.max())
     # The zero point is a whole number, which moves the range by up to half a step.
     slack = HALF_A_STEP * step
-    if len(measured) == 1:
+    # A regression that is counted in shares of its columns' ranges has a margin on either side.
+    if len(measured) == 1 and quantisation.offset is None:
         same_width = abs((found_high - found_low) - (high - low)) <= SCALE_ROUNDING * (high - low) + 1e-9
         return same_width and abs(found_low - low) <= slack
     if len(measured) == 3:

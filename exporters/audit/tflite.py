@@ -19,6 +19,7 @@ from exporters.audit.contents import (
     Quantisation,
 )
 from exporters.audit.reading import as_bias, dequantised, floats, rearranged, refusal, refusing, tally
+from exporters.audit.tflite_answers import behind, widened
 from exporters.audit.tflite_file import Graph, Operator, Tensor, parse
 
 MODEL_FILE = "model.tflite"
@@ -115,8 +116,10 @@ def _origins(graph: Graph, constants: Mapping[int, Constant]) -> dict[int, int]:
 
 def _computed(graph: Graph, constants: Mapping[int, Constant]) -> list[tuple[str, int]]:
     origins = _origins(graph, constants)
+    # Between a regression in whole numbers and its answer nothing is computed but the answer.
+    answers = {index for operator in graph.operators for index in behind(graph, constants, operator.outputs[0]).between}
     results = [index for operator in graph.operators for index in operator.outputs if index >= 0]
-    return [(graph.tensors[index].dtype, 1) for index in results if index not in origins]
+    return [(graph.tensors[index].dtype, 1) for index in results if index not in origins and index not in answers]
 
 
 def _layers(graph: Graph, constants: Mapping[int, Constant]) -> tuple[list[Layer], set[int]]:
@@ -136,6 +139,11 @@ def _layers(graph: Graph, constants: Mapping[int, Constant]) -> tuple[list[Layer
         if len(operator.inputs) > 2 and operator.inputs[2] >= 0:
             bias, bias_index = _bias(graph, constants, origins, operator, kernel)
         activation, output = _activation(operator, consumers)
+        quantisation = graph.tensors[output].quantisation
+        if (widening := behind(graph, constants, output)).used:
+            kernel, bias, quantisation = widened(widening, kernel, bias, quantisation)
+            output = widening.output
+            used |= set(widening.used)
         layers.append(
             Layer(
                 name=f"{operator.name} {position}",
@@ -144,7 +152,7 @@ def _layers(graph: Graph, constants: Mapping[int, Constant]) -> tuple[list[Layer
                 bias=bias,
                 activation=activation,
                 output=graph.tensors[output].name,
-                output_quantisation=graph.tensors[output].quantisation,
+                output_quantisation=quantisation,
                 input_quantisation=stored[0].quantisation,
             )
         )

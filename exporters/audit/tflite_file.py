@@ -24,6 +24,8 @@ _OPTIONS = {
     "CONV_2D": (schema.BuiltinOptions.Conv2DOptions, schema.Conv2DOptions),
     "DEPTHWISE_CONV_2D": (schema.BuiltinOptions.DepthwiseConv2DOptions, schema.DepthwiseConv2DOptions),
     "FULLY_CONNECTED": (schema.BuiltinOptions.FullyConnectedOptions, schema.FullyConnectedOptions),
+    "ADD": (schema.BuiltinOptions.AddOptions, schema.AddOptions),
+    "MUL": (schema.BuiltinOptions.MulOptions, schema.MulOptions),
 }
 
 

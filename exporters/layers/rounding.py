@@ -73,6 +73,13 @@ def _range_of(quantisation: Quantisation | None, fine: bool) -> tuple[float, flo
     if quantisation is None:
         return -np.inf, np.inf
     scale, zero_point = float(np.max(quantisation.scale)), int(np.ravel(quantisation.zero_point)[0])
+    if quantisation.offset is not None:
+        # A regression's columns have ranges of their own, which float operators add their offsets to.
+        limits = np.iinfo(quantisation.dtype)
+        low, high = (
+            (each - zero_point) * quantisation.scale + quantisation.offset for each in (limits.min, limits.max)
+        )
+        return float(low.min()), float(high.max())
     limits = [np.iinfo(each) for each in ((np.int16, np.uint16) if fine else (np.int8, np.uint8))]
     possible = [each for each in limits if each.min <= zero_point <= each.max]
     least, largest = min(each.min for each in possible), max(each.max for each in possible)
