@@ -38,7 +38,7 @@ TASKS = (MULTICLASS, BINARY, MULTILABEL, ORDINAL, REGRESSION, EMBEDDING, BOXES, 
 # The tasks whose answers are probabilities of labels of the whole picture.
 CLASSIFICATIONS = frozenset({MULTICLASS, BINARY, MULTILABEL, ORDINAL})
 # The tasks whose answers are numbers in units of their own, of any size.
-MEASURED = frozenset({REGRESSION, BOXES})
+MEASURED = frozenset({REGRESSION})
 UNKNOWN_PIXEL = 255
 
 

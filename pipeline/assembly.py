@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,13 @@ from exporters.contract import INPUT_NAME
 from exporters.errors import CutpointError, InputError
 from exporters.opaque import keep_beside
 from pipeline.cut import cuts_of
+from pipeline.heads.segmentation import map_head
 from pipeline.heads.trunk import NAME as TRUNK
 from pipeline.scaling import scale_pixels
 
 # The run's own name stands in the card: a graph's name may hold few of the characters that a person may use.
 MODEL_NAME = "cutpoint"
-BOTH = "both"
+BOTH, MAPS = "both", "none"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Part:
     """One head of a model, or the trunk that heads share: `head` takes what `pooling` makes of the feature maps of `cuts`.
 
     The features of several cuts stand one behind the other. A head that is `on_trunk` takes the trunk's answer instead.
+    One with the pooling MAPS takes the feature maps as they are; only while it is trained, and in `head`, they are flattened.
     """
 
     pooling: str
@@ -89,14 +91,14 @@ def assemble(
     maps = _feature_maps(truncated, scale_pixels(image, pixel_scaling))
     shared_value = lay_flat(trunk.head, _taken(TRUNK, trunk, maps)) if trunk else None
     outputs = {
-        name: lay_flat(part.head, shared_value if part.on_trunk else _taken(name, part, maps))
+        name: lay_flat(_laid(part), shared_value if part.on_trunk else _taken(name, part, maps))
         for name, part in sorted(heads.items())
     }
     shared = keras.Model(image, outputs, name=MODEL_NAME)
     # The layers of `shared` stand in the backbone's graph too; a clone has layers, and a file, of its own.
     model = clone(shared)
     model.trainable = False
-    _check_frozen(model, truncated)
+    check_frozen(model, truncated)
     return model
 
 
@@ -113,8 +115,14 @@ def _feature_maps(truncated: keras.Model, scaled: keras.KerasTensor) -> dict[str
     return maps if isinstance(maps, Mapping) else dict.fromkeys(cuts_of(truncated), maps)
 
 
-def _taken(name: str, part: Part, maps: Mapping[str, keras.KerasTensor]) -> keras.KerasTensor:
-    """Return what a head takes: the pooled features of its cuts, one behind the other."""
+def _laid(part: Part) -> keras.Model:
+    return map_head(part.head) if part.pooling == MAPS else part.head
+
+
+def _taken(name: str, part: Part, maps: Mapping[str, keras.KerasTensor]) -> Any:
+    """Return what a head takes: the pooled features of its cuts, one behind the other, or a list of feature maps."""
+    if part.pooling == MAPS:
+        return [maps[cut] for cut in part.cuts]
     several = len(part.cuts) > 1
     pooled = [_pool(maps[cut], part.pooling, _pooling_name(name, part, cut)) for cut in part.cuts]
     return keras.layers.Concatenate(name=f"{name}_concatenate")(pooled) if several else pooled[0]
@@ -126,7 +134,7 @@ def _pooling_name(name: str, part: Part, cut: str) -> str:
 
 def _layer_names(name: str, part: Part) -> list[str]:
     """Return the names of the layers between the feature maps and a head."""
-    if part.on_trunk:
+    if part.on_trunk or part.pooling == MAPS:
         return []
     joined = [f"{name}_concatenate"] if len(part.cuts) > 1 else []
     pooled = [_pooling_name(name, part, cut) for cut in part.cuts]
@@ -134,7 +142,7 @@ def _layer_names(name: str, part: Part) -> list[str]:
     return [*pooled, *both, *joined]
 
 
-def lay_flat(model: keras.Model, value: keras.KerasTensor) -> Any:
+def lay_flat(model: keras.Model, value: keras.KerasTensor | list[keras.KerasTensor]) -> Any:
     """Apply a model's layers one by one, those of models inside it too, so that they stand in the new graph themselves.
 
     `model(value)` would nest a model in a model, and `model.call(value)` leaves an operation that is no layer.
@@ -167,7 +175,7 @@ def save_model(model: keras.Model, path: Path) -> None:
 def _check_names(truncated: keras.Model, heads: Mapping[str, Part]) -> None:
     taken = {layer.name for layer in truncated.layers} | {INPUT_NAME, "pixel_scaling"}
     for head_name, part in sorted(heads.items()):
-        mine = {layer.name for layer in part.head.layers} | set(_layer_names(head_name, part))
+        mine = {layer.name for layer in _laid(part).layers} | set(_layer_names(head_name, part))
         if taken & mine:
             raise InputError(
                 f"The head '{head_name}' has a layer '{sorted(taken & mine)[0]}', and so has another part of the model.",
@@ -177,8 +185,8 @@ def _check_names(truncated: keras.Model, heads: Mapping[str, Part]) -> None:
         taken |= mine
 
 
-def _as_inputs(model: keras.Model, value: keras.KerasTensor) -> Any:
-    return keras.tree.pack_sequence_as(model._inputs_struct, [value])
+def _as_inputs(model: keras.Model, value: keras.KerasTensor | list[keras.KerasTensor]) -> Any:
+    return keras.tree.pack_sequence_as(model._inputs_struct, value if isinstance(value, list) else [value])
 
 
 def _pool(features: keras.KerasTensor, pooling: str, name: str | None = None) -> keras.KerasTensor:
@@ -193,9 +201,10 @@ def _pool(features: keras.KerasTensor, pooling: str, name: str | None = None) ->
     return layers[pooling](name=name)(features)
 
 
-def _check_frozen(model: keras.Model, truncated: keras.Model) -> None:
+def check_frozen(model: keras.Model, truncated: keras.Model, except_for: Collection[str] = ()) -> None:
+    """Raise CutpointError where a layer's weights are not, bit for bit, those of the backbone, but for the named layers."""
     for layer in truncated.layers:
-        if not layer.weights:
+        if not layer.weights or layer.name in except_for:
             continue
         for mine, loaded in zip(model.get_layer(layer.name).get_weights(), layer.get_weights(), strict=True):
             if not np.array_equal(mine, loaded):

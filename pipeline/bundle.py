@@ -23,12 +23,20 @@ MARK = ".cutpoint"
 MODEL = "model.keras"
 CARD = "card.json"
 LOG = "log.txt"
+TENSORBOARD = "logs"
+# How TensorBoard names what it reads.
+_EVENTS = "events.out.tfevents."
 STATE = "run.json"
+# Embeddings of the pictures that were learned from: those are the user's, and no site publishes them.
+GALLERY = "gallery"
 CALIBRATION = "calibration.npz"
 _GOLDEN_FILES = frozenset({MANIFEST, FEATURES, WEIGHTS, LAYERS, "images.npz", "reference.npz"})
 # What a run makes; anything else in the folder is somebody else's.
 ENTRIES = frozenset(
-    {MARK, MODEL, CARD, LOG, "report.json", "report.md", "report.html", "report.xml", "artifacts", "golden", "backbone"}
+    {
+        *(MARK, MODEL, CARD, LOG, TENSORBOARD, "report.json", "report.md", "report.html", "report.xml"),
+        *("artifacts", "golden", "backbone"),
+    }
 )
 RUNS = Path("runs")
 # Named so that `cutpoint cache --clear` takes nothing of anybody else's in a folder that is shared.
@@ -100,7 +108,9 @@ def _foreign_inside(out: Path) -> list[str]:
         ours = None
     found = [path for top in (ARTIFACTS, GOLDEN) for path in sorted((out / top).rglob("*")) if not path.is_dir()]
     names = [path.relative_to(out).as_posix() for path in found]
-    return [name for name in names if (not _may_be_ours(name) if ours is None else name not in ours)]
+    logs = [path for path in sorted((out / TENSORBOARD).rglob("*")) if not path.is_dir()]
+    strange = [path.relative_to(out).as_posix() for path in logs if not path.name.startswith(_EVENTS)]
+    return strange + [name for name in names if (not _may_be_ours(name) if ours is None else name not in ours)]
 
 
 def _may_be_ours(name: str) -> bool:

@@ -439,6 +439,9 @@ def predict(
     ],
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Pictures.")],
     top: Annotated[int, typer.Option("--top", min=1, help="How many labels to show.")] = 5,
+    masks: Annotated[
+        Path | None, typer.Option("--masks", metavar="DIR", help="Where segmentations go, as indexed PNGs.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """The answers of an artifact, in its own runtime."""
@@ -447,13 +450,51 @@ def predict(
         from exporters.prediction import describe, predict_pictures
 
         with _logging_aside(terminal):
-            answers = predict_pictures(folder_or_artifact, images, top)
+            answers = predict_pictures(folder_or_artifact, images, top, masks)
         if as_json:
             _print_json(terminal, answers)
             return 0
         for answer in answers:
             for name, output in answer["outputs"].items():
                 terminal.results.print(f"{answer['path']}  {name}: {describe(output)}", markup=False)
+        return 0
+
+    _guard(work, as_json)
+
+
+@app.command()
+def similar(
+    folder_or_artifact: Annotated[
+        Path, typer.Argument(metavar="FOLDER_OR_ARTIFACT", help="A result folder, an artifact's folder or its file.")
+    ],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Pictures to find others like.")],
+    among: Annotated[
+        Path | None,
+        typer.Option(
+            "--among", metavar="DIR", help="Where to look; by default in the pictures the model was made with."
+        ),
+    ] = None,
+    head: Annotated[
+        str | None, typer.Option("--head", metavar="NAME", help="Which embedding, where there are several.")
+    ] = None,
+    top: Annotated[int, typer.Option("--top", min=1, help="How many pictures to show.")] = 5,
+    as_json: JsonOption = False,
+) -> None:
+    """The pictures that are nearest to a picture, by an embedding."""
+
+    def work(terminal: Terminal) -> int:
+        from pipeline.similar import find_similar
+
+        with _logging_aside(terminal):
+            answers = find_similar(folder_or_artifact, images, among, head, top)
+        if as_json:
+            _print_json(terminal, answers)
+            return 0
+        for answer in answers:
+            terminal.results.print(f"{answer['path']}  {answer['head']}:", markup=False)
+            for each in answer["similar"]:
+                label = f"  {each['label']}" if each["label"] else ""
+                terminal.results.print(f"  {each['cosine']:.3f}  {each['path']}{label}", markup=False)
         return 0
 
     _guard(work, as_json)

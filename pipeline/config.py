@@ -69,8 +69,9 @@ class HeadSection(Section):
 
     `task` is the kind's own where it is empty; `features` are the cuts that reach the head, empty for all of them;
     `target` is the CSV's column, or several of a regression; `labels` give an order to labels that are no numbers (ordinal),
-    and say which one is meant by a probability near 1 (binary, the second). `dimension` is the width of an embedding that is
-    trained; 0 takes the features as they are. `auxiliary` trains along and is not exported.
+    say which one is meant by a probability near 1 (binary, the second) and what the indices in masks stand for (segmentation).
+    `dimension` is the width of an embedding that is trained, 0 takes the features as they are; of a segmentation it is how many
+    channels the head works with, 0 for 32. `auxiliary` trains along and is not exported.
     """
 
     kind: str = "linear"
@@ -106,7 +107,7 @@ class TrunkSection(Section):
 
 
 class TrainingSection(Section):
-    """`[training]`: of the heads, on cached features."""
+    """`[training]`: of the heads, on cached features; `tensorboard` writes logs into `OUT/logs`."""
 
     epochs: Positive = 50
     batch_size: Positive = 64
@@ -116,16 +117,37 @@ class TrainingSection(Section):
     label_smoothing: Annotated[float, Meta(ge=0, lt=1)] = 0.05
     class_weights: bool = True
     mixed_precision: bool = False
+    tensorboard: bool = False
 
 
 class FineTuningSection(Section):
-    """`[fine_tuning]`: the backbone's layers from `layer` on are trained too, after the heads; empty for none."""
+    """`[fine_tuning]`: the backbone's layers from `layer` on are trained too, after the heads; empty for none.
 
-    layer: str = ""
+    `layer` is a name or an index, as `cutpoint layers` lists them.
+    """
+
+    layer: str | int = ""
     epochs: Positive = 10
     batch_size: Positive = 16
     learning_rate: Annotated[float, Meta(gt=0, le=1)] = 1e-5
     patience: Positive = 3
+
+
+class AugmentationSection(Section):
+    """`[augmentation]`: how training pictures are changed at random; never part of the exported model.
+
+    `flip` is `horizontal`, `vertical` or `both`; `rotation` at most so many degrees to either side; `crop` at most this share
+    of the area is cut away; `brightness`, `contrast` and `saturation` change by at most this share. Fine-tuning draws anew in
+    every epoch; the features of so many `views` of each picture train the heads beside those of the picture itself.
+    """
+
+    flip: str = ""
+    rotation: Annotated[float, Meta(ge=0, le=180)] = 0.0
+    crop: Annotated[float, Meta(ge=0, lt=1)] = 0.0
+    brightness: Annotated[float, Meta(ge=0, lt=1)] = 0.0
+    contrast: Annotated[float, Meta(ge=0, lt=1)] = 0.0
+    saturation: Share = 0.0
+    views: Annotated[int, Meta(ge=0, le=100)] = 0
 
 
 class ExportSection(Section):
@@ -144,6 +166,7 @@ class LimitsSection(Section):
     agreement: Share | None = None
     accuracy_drop: Share | None = None
     relative_error: Annotated[float, Meta(ge=0)] | None = None
+    worst_relative_error: Annotated[float, Meta(ge=0)] | None = None
     log_max_abs: Annotated[float, Meta(ge=0)] | None = None
     confidence_shift: Annotated[float, Meta(ge=0)] | None = None
     least_cosine: Share | None = None
@@ -193,6 +216,7 @@ class Config(Section):
     trunk: TrunkSection = TrunkSection()
     training: TrainingSection = TrainingSection()
     fine_tuning: FineTuningSection = FineTuningSection()
+    augmentation: AugmentationSection = AugmentationSection()
     export: ExportSection = ExportSection()
     parity: ParitySection = ParitySection()
     golden: GoldenSection = GoldenSection()
@@ -409,6 +433,7 @@ def _fields(limits: Limits) -> dict[str, Any]:
         "agreement": limits.agreement,
         "accuracy_drop": limits.accuracy_drop,
         "relative_error": limits.relative_error,
+        "worst_relative_error": limits.worst_relative_error,
         "log_max_abs": limits.log_max_abs,
         "confidence_shift": limits.confidence_shift,
         "least_cosine": limits.least_cosine,

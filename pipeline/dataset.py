@@ -15,6 +15,7 @@ from exporters.errors import InputError, nearest
 from exporters.golden import sha256_of
 from exporters.pixels import IMAGE_SUFFIXES
 from pipeline import bundle
+from pipeline.places import with_masks
 from pipeline.splitting import (
     SPLITS,
     Example,
@@ -24,7 +25,7 @@ from pipeline.splitting import (
     take_out_copies,
     with_splits_of_copies,
 )
-from pipeline.targets import LABEL, LABELS, MASK, NUMBER, as_readings, labels_of, number, split_labels
+from pipeline.targets import LABEL, LABELS, MASK, NUMBER, SIDE, as_readings, labels_of, number, split_labels
 
 _SPLIT_FOLDERS = {
     "train": "train",
@@ -64,6 +65,8 @@ def list_examples(path: Path, targets: Sequence[str] | Mapping[str, str], group:
     drafts = _with_groups(drafts, path, group)
     for target, reading in readings.items():
         _check_cells(path, target, reading, drafts)
+        if reading == MASK:
+            drafts = with_masks(drafts, target, path.parent)
     # What is too few even if every picture can be read need not wait for the reading.
     check_class_sizes(drafts, path, readings)
     with concurrent.futures.ThreadPoolExecutor() as pool:
@@ -217,10 +220,10 @@ def _check_cells(path: Path, target: str, reading: str, drafts: list[Example]) -
         raise InputError(
             f"No picture of {path} has a label in '{target}'.", "labels with | between them", "fill in the column"
         )
-    for draft in drafts if reading in (NUMBER, MASK) else ():
+    for draft in drafts if reading in (NUMBER, SIDE, MASK) else ():
         cell = draft.targets[target]
         try:
-            if reading == NUMBER:
+            if reading != MASK:
                 number(cell)
             elif not cell.strip():
                 raise ValueError(cell)
@@ -228,7 +231,7 @@ def _check_cells(path: Path, target: str, reading: str, drafts: list[Example]) -
             base = path if path.is_dir() else path.parent
             raise InputError(
                 f"The picture {relative_path(draft.path, base)} has {cell!r} in '{target}'.",
-                "a number, such as 3.5" if reading == NUMBER else "the path of a mask",
+                "the path of a mask" if reading == MASK else "a number, such as 3.5",
                 "correct the cell, or take the line out of the CSV",
             ) from None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
@@ -12,6 +13,7 @@ from exporters.contract import Resize
 from exporters.errors import InputError
 from pipeline import bundle
 from pipeline.assembly import feature_extractor, pooled_width
+from pipeline.augmentation import augment, settings_of
 from pipeline.backbones.loading import LoadedBackbone, digest_of_weights
 from pipeline.config import Config, HeadSection, TrunkSection
 from pipeline.cut import resolve_cuts, truncate
@@ -102,7 +104,55 @@ def extract(
     return Extracted(stores, bad, computed)
 
 
-def _store(backbone: LoadedBackbone, pair: tuple[str, str], how: Resize) -> FeatureStore:
+def extract_views(
+    config: Config,
+    backbone: LoadedBackbone,
+    wanted: Collection[tuple[str, str]],
+    examples: tuple[Example, ...],
+    how: Resize,
+    device: str,
+    terminal: Terminal,
+) -> tuple[Extracted, ...]:
+    """Compute what is missing of the features of augmented copies, `config.augmentation.views` of each picture.
+
+    Args:
+        config: seed and augmentation.
+        backbone, wanted, how, device, terminal: as in `extract`.
+        examples: the training pictures, all of which can be read.
+    """
+    section, pairs = config.augmentation, sorted(set(wanted))
+
+    @functools.cache
+    def compute() -> Compute:
+        names = {cut for cut, _ in pairs}
+        truncated = truncate(backbone.model, tuple(each.name for each in backbone.model.layers if each.name in names))
+        extractor = feature_extractor(truncated, backbone.pixel_scaling, pairs)
+        return fastest_compute(extractor, len(examples) * section.views, device, terminal.say)
+
+    found = []
+    for view in range(section.views):
+        draw = f"view {view}"
+
+        def change(picture: np.ndarray, sha256: str, draw: str = draw) -> np.ndarray:
+            return augment(picture, section, config.seed, draw, sha256)
+
+        with contextlib.ExitStack() as entered:
+            facts = {"augmentation": settings_of(section), "seed": config.seed, "draw": draw}
+            stores = {pair: _store(backbone, pair, how, facts) for pair in pairs}
+            for store in sorted(stores.values(), key=lambda store: store.folder):
+                entered.enter_context(store)
+            progress = entered.enter_context(terminal.progress(f"features of view {view + 1}"))
+            joined = JoinedStore(list(stores.values()))
+            bad, computed = extract_features(
+                joined, examples, how, compute, config.data.bad_limit, progress, change=change
+            )
+        found.append(Extracted(stores, bad, computed))
+    return tuple(found)
+
+
+def _store(
+    backbone: LoadedBackbone, pair: tuple[str, str], how: Resize, augmented: Mapping[str, object] | None = None
+) -> FeatureStore:
     """Return the store of one cut and pooling: another list of cuts takes the same features from it."""
     cut, pooling = pair
     truncated = truncate(backbone.model, (cut,))
@@ -114,5 +164,6 @@ def _store(backbone: LoadedBackbone, pair: tuple[str, str], how: Resize) -> Feat
         "pixel_scaling": backbone.pixel_scaling,
         "pooling": pooling,
         "decoder": 1,
+        **(augmented or {}),
     }
     return FeatureStore(bundle.cache_folder(), key, pooled_width(truncated, cut, pooling))

@@ -33,6 +33,8 @@ FASTER_RUNTIME_FROM = 256
 LARGEST_RELATIVE_DIFFERENCE = 1e-4
 
 Compute = Callable[[np.ndarray], np.ndarray]
+# What a picture becomes before it is computed with, by its sha256: uint8 (h, w, 3) -> uint8 (h, w, 3).
+Change = Callable[[np.ndarray, str], np.ndarray]
 
 
 class FeatureStore:
@@ -124,6 +126,7 @@ def extract_features(
     compute: Callable[[], Compute],
     bad_limit: float,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    change: Change = lambda picture, sha256: picture,
 ) -> tuple[dict[str, str], int]:
     """Fill the store with the features of every picture that it lacks; decoding overlaps with computing.
 
@@ -134,6 +137,7 @@ def extract_features(
         compute: called once if anything is missing; returns images uint8 (n, h, w, 3) -> features (n, width).
         bad_limit: the share of unreadable pictures above which the run stops.
         progress: called with pictures done and to be done.
+        change: what is done to a resized picture first.
 
     Returns:
         sha256 -> reason of the pictures that cannot be read, and how many features were computed.
@@ -148,7 +152,7 @@ def extract_features(
     _check_disk(store.folder, len(missing) * store.width * 4)
     run: Compute | None = None
     done = 0
-    for names, images, reasons in _decoded_batches(list(missing.values()), how):
+    for names, images, reasons in decoded_batches(list(missing.values()), how, change):
         bad |= reasons
         check_unreadable(bad, examples, bad_limit, last=done + len(names) + len(reasons) >= len(missing))
         if names:
@@ -162,16 +166,24 @@ def extract_features(
 def find_unreadable(examples: tuple[Example, ...], how: Resize, bad_limit: float) -> dict[str, str]:
     """Decode every picture and return sha256 -> reason of those that cannot be read; raises InputError above the limit."""
     bad: dict[str, str] = {}
-    for _, _, reasons in _decoded_batches(list(examples), how):
+    for _, _, reasons in decoded_batches(list(examples), how):
         bad |= reasons
     check_unreadable(bad, examples, bad_limit, last=True)
     return bad
 
 
-def _decoded_batches(examples: list[Example], how: Resize) -> Iterator[tuple[list[str], np.ndarray, dict[str, str]]]:
+def decoded_batches(
+    examples: Sequence[Example], how: Resize, change: Change = lambda picture, sha256: picture
+) -> Iterator[tuple[list[str], np.ndarray, dict[str, str]]]:
+    """Decode and resize pictures, some batches ahead of whoever takes them.
+
+    Yields:
+        sha256 of the pictures that can be read, the pictures uint8 (n, h, w, 3), sha256 -> reason of the others.
+    """
+
     def decode(example: Example) -> np.ndarray | str:
         try:
-            return resize(read_picture(example.path), how)
+            return change(resize(read_picture(example.path), how), example.sha256)
         except ValueError as fault:
             return str(fault)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import tempfile
@@ -18,21 +19,24 @@ from exporters.export import keep_in_cache
 from pipeline import bundle
 from pipeline.assembly import MAPS, Part
 from pipeline.config import Config, TrainingSection
-from pipeline.epochs import Keeping, check_tensorboard, write_logs
+from pipeline.epochs import Keeping
 from pipeline.extraction import Extracted
 from pipeline.heads import build_head, is_custom, learns, pooling_of, takes_maps
 from pipeline.heads.custom import source_digest
 from pipeline.heads.sharing import on_trunk
 from pipeline.lessons import Lesson
 from pipeline.losses import loss_of, metrics_of, optimizer_of
+from pipeline.memory import check_memory
 from pipeline.reference import Taught
 from pipeline.scores import score, told
 from pipeline.splitting import Dataset
 from pipeline.targets import Target
+from pipeline.tensorboard import check_tensorboard, write_logs
 from pipeline.terminal import Terminal
 from pipeline.training import Trained, build_parts, train_heads
 
 TRUNK = "trunk"
+TRAINING_SOURCES = ("epochs", "lessons", "losses", "region_losses", "training")
 CHECKPOINT = ".checkpoint.npz"
 
 
@@ -64,6 +68,16 @@ class Classroom:
         """Return what is true of a split's pictures for a head; see `exporters.contract.TASKS`."""
         truth = self.targets[name].truth(self.dataset.of_split(split))
         return np.concatenate([truth] * (1 + len(self.views))) if split == "train" and self.views else truth
+
+    def lessons(self, names: Sequence[str]) -> dict[str, Lesson]:
+        """Return what the named heads are taught."""
+        return {
+            name: Lesson(
+                self.config.heads[name], self.truth(name, "train"), self.truth(name, "val"), target.units, target.grid
+            )
+            for name, target in self.targets.items()
+            if name in names
+        }
 
 
 def check_names(config: Config) -> None:
@@ -98,7 +112,7 @@ def teach_heads(room: Classroom) -> tuple[dict[str, Taught], Part | None, bool]:
         trained, was_cached = _train(room, together, TRUNK, config.trunk.pooling)
         cached = cached and was_cached
         shared = Part(config.trunk.pooling, room.taken[TRUNK], trained.trunk)
-        values = _answers(trained.trunk, room.features(TRUNK, config.trunk.pooling, "test"))
+        values = answers_of(trained.trunk, room.features(TRUNK, config.trunk.pooling, "test"))
         for name in together:
             part = Part("", (), trained.heads[name], on_trunk=True)
             taught[name] = _judged(room, name, part, trained.histories[name], values)
@@ -119,29 +133,32 @@ def teach_heads(room: Classroom) -> tuple[dict[str, Taught], Part | None, bool]:
 
 
 def _judged(room: Classroom, name: str, part: Part, history: Mapping[str, Any], features: np.ndarray) -> Taught:
-    answers = _answers(part.head, features)
-    target = room.targets[name]
-    if not target.columns:
-        room.terminal.say(f"heads: {name}: {answers.shape[-1]} numbers of unit length; nothing to train")
-        return Taught(part, dict(history), answers)
-    figures = score(target, room.truth(name, "test"), answers)
-    room.terminal.say(f"heads: {name}: {told(figures)} on {len(answers)} test pictures")
+    answers = answers_of(part.head, features)
+    tell(room, name, answers)
     return Taught(part, dict(history), answers)
 
 
-def _answers(model: keras.Model, features: np.ndarray) -> np.ndarray:
+def tell(room: Classroom, name: str, answers: np.ndarray) -> None:
+    """Say how well a head answers to the test pictures."""
+    target = room.targets[name]
+    if not target.columns:
+        room.terminal.say(f"heads: {name}: {answers.shape[-1]} numbers of unit length; nothing to train")
+        return
+    figures = score(target, room.truth(name, "test"), answers)
+    room.terminal.say(f"heads: {name}: {told(figures)} on {len(answers)} test pictures")
+
+
+def answers_of(model: keras.Model, features: np.ndarray) -> np.ndarray:
+    """Return a head's answers to features (N, width), float32 (N, ...)."""
     return np.asarray(model.predict(features, batch_size=256, verbose=0), np.float32)
 
 
 def _train(room: Classroom, names: Sequence[str], source: str, pooling: str) -> tuple[Trained, bool]:
     """Train the heads that take the same features, or take them from the cache."""
     config = room.config
+    _check_size(room, names, source, pooling)
     features = tuple(room.features(source, pooling, split) for split in ("train", "val"))
-    lessons = {
-        name: Lesson(config.heads[name], room.truth(name, "train"), room.truth(name, "val"), target.units, target.grid)
-        for name, target in room.targets.items()
-        if name in names
-    }
+    lessons = room.lessons(names)
     trunk = config.trunk if source == TRUNK else None
     folder = bundle.cache_folder() / "cutpoint-heads" / _key(room, lessons, features)
     curves, logs = folder / "history.json", room.logs / source if room.logs else None
@@ -174,6 +191,17 @@ def _train(room: Classroom, names: Sequence[str], source: str, pooling: str) -> 
     return trained, False
 
 
+def _check_size(room: Classroom, names: Sequence[str], source: str, pooling: str) -> None:
+    """Say how large whole feature maps are; raises InputError where features do not fit into memory."""
+    train, val = (len(room.dataset.of_split(split)) for split in ("train", "val"))
+    pictures = train * (1 + len(room.views)) + val
+    numbers = pictures * sum(room.found.stores[cut, pooling].width for cut in room.taken[source])
+    if any(takes_maps(room.config.heads[name]) for name in names):
+        size = f"{4 * numbers / 2**20:,.0f} MiB"
+        room.terminal.say(f"heads: {', '.join(names)}: whole feature maps of {pictures} pictures, {size}")
+    check_memory(f"head{'s' if len(names) > 1 else ''} {', '.join(map(repr, names))}", numbers)
+
+
 def _models(trunk: keras.Model | None, heads: Mapping[str, keras.Model]) -> dict[str, keras.Model]:
     # No head can be called so: a name begins with a letter.
     return {**heads, **({"_trunk": trunk} if trunk else {})}
@@ -184,13 +212,24 @@ def _key(room: Classroom, lessons: Mapping[str, Lesson], features: tuple[np.ndar
     digest = hashlib.sha256()
     sections = {name: repr(each.section) for name, each in lessons.items()}
     own = {name: source_digest(each.section.kind) for name, each in lessons.items() if is_custom(each.section.kind)}
-    facts = (sections, own, repr(config.trunk), repr(without_logs(config.training)), config.seed, room.device)
+    facts = (sections, own, _code(), repr(config.trunk), repr(without_logs(config.training)), config.seed, room.device)
     digest.update(repr((*facts, keras.backend.backend(), keras.__version__)).encode())
     arrays = [*features, *(values for each in lessons.values() for values in (each.train, each.val))]
     for array in arrays:
         digest.update(f"{array.shape}{array.dtype}".encode() + np.ascontiguousarray(array).tobytes())
     digest.update(repr([each.units for each in lessons.values()]).encode())
     return digest.hexdigest()[:24]
+
+
+@functools.cache
+def _code() -> str:
+    """Return the sha256 of the sources that build and train heads: changed ones make others."""
+    folder = Path(__file__).parent
+    sources = [*sorted((folder / "heads").glob("*.py")), *(folder / f"{name}.py" for name in TRAINING_SOURCES)]
+    digest = hashlib.sha256()
+    for source in sources:
+        digest.update(source.read_bytes())
+    return digest.hexdigest()
 
 
 def without_logs(section: TrainingSection) -> TrainingSection:

@@ -8,10 +8,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from exporters.contract import BINARY, EMBEDDING, MULTICLASS, MULTILABEL, ORDINAL, REGRESSION
+from exporters.contract import BINARY, BOXES, EMBEDDING, MULTICLASS, MULTILABEL, ORDINAL, REGRESSION, SEGMENTATION
 from exporters.errors import InputError, nearest
 from pipeline.config import HeadSection, TrainingSection
 from pipeline.heads import task_of
+from pipeline.region_losses import Dice, GeneralisedIoU, PixelCrossentropy, SmoothL1, iou_metric, pixel_accuracy_metric
 
 # How sharply like and unlike pictures are told apart; Khosla et al. 2020 found 0.1 to do best.
 TEMPERATURE = 0.1
@@ -68,6 +69,8 @@ LOSSES: dict[str, dict[str, Callable[[float], keras.losses.Loss]]] = {
         "mean_absolute_error": lambda smoothing: keras.losses.MeanAbsoluteError(),
     },
     EMBEDDING: {"supervised_contrastive": lambda smoothing: SupervisedContrastive()},
+    BOXES: {"smooth_l1": lambda smoothing: SmoothL1(), "iou": lambda smoothing: GeneralisedIoU()},
+    SEGMENTATION: {"crossentropy": PixelCrossentropy, "dice": lambda smoothing: Dice()},
 }
 _OF_SIGMOIDS: dict[str, Callable[[], keras.metrics.Metric]] = {
     "accuracy": lambda: keras.metrics.BinaryAccuracy(name="accuracy"),
@@ -93,6 +96,11 @@ METRICS: dict[str, dict[str, Callable[[], keras.metrics.Metric]]] = {
         "r2": lambda: keras.metrics.R2Score(name="r2"),
     },
     EMBEDDING: {},
+    BOXES: {
+        "iou": iou_metric,
+        "mean_absolute_error": lambda: keras.metrics.MeanAbsoluteError(name="mean_absolute_error"),
+    },
+    SEGMENTATION: {"pixel_accuracy": pixel_accuracy_metric},
 }
 OPTIMIZERS: dict[str, Callable[[float], keras.optimizers.Optimizer]] = {
     "adam": keras.optimizers.Adam,
@@ -142,8 +150,8 @@ def learned(task: str, truth: np.ndarray, units: int) -> np.ndarray:
         units: how many numbers an answer has.
 
     Returns:
-        float32 (N, units): one-hot classes, decisions, whether the rank is above each one; regressions as they are, labels of
-        embeddings as int64 (N,).
+        float32 (N, units): one-hot classes, decisions, whether the rank is above each one; regressions and boxes as they are,
+        labels of embeddings as int64 (N,), label maps as uint8 (N, height, width).
     """
     if task == MULTICLASS:
         return np.eye(units, dtype=np.float32)[truth]
@@ -151,4 +159,4 @@ def learned(task: str, truth: np.ndarray, units: int) -> np.ndarray:
         return (truth[:, None] > np.arange(units)).astype(np.float32)
     if task == BINARY:
         return truth[:, None].astype(np.float32)
-    return truth if task == EMBEDDING else truth.astype(np.float32)
+    return truth if task in (EMBEDDING, SEGMENTATION) else truth.astype(np.float32)

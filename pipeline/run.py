@@ -21,6 +21,7 @@ from exporters.golden import golden_images, write_manifest
 from exporters.report import write_reports
 from exporters.verification import read_report, verify_folder
 from pipeline import bundle
+from pipeline.augmentation import check_augmentation
 from pipeline.backbones import backbone_row, check_backbone
 from pipeline.backbones.origin import check_foreign, is_of_table, size_of_foreign
 from pipeline.config import QUICKSTART, Config, limits_of, resize_of
@@ -98,6 +99,7 @@ def check(config: Config) -> None:
     for section in config.heads.values():
         check_head(section)
     check_sharing(config)
+    check_augmentation(config)
     if is_of_table(config.backbone):
         check_backbone(config.backbone, usual_resize(config))
     else:

@@ -6,8 +6,18 @@ from typing import Any
 
 import numpy as np
 
-from exporters import measures
-from exporters.contract import BINARY, EMBEDDING, MULTICLASS, MULTILABEL, ORDINAL, REGRESSION
+from exporters import measures, overlaps
+from exporters.contract import (
+    BINARY,
+    BOXES,
+    EMBEDDING,
+    MULTICLASS,
+    MULTILABEL,
+    ORDINAL,
+    REGRESSION,
+    SEGMENTATION,
+    UNKNOWN_PIXEL,
+)
 from pipeline.targets import Target
 
 
@@ -19,10 +29,15 @@ def score(target: Target, truth: np.ndarray, answers: np.ndarray) -> dict[str, A
         truth, answers: (N, ...) as `exporters.contract.TASKS` describes them, N > 0.
 
     Returns:
-        Shares 0..1 (`accuracy`, `f1`, `auc`, `recall_at_1`), errors in the targets' own units, and for labels `confusion`; a
-        regression of several columns has a figure for each, by the column's name.
+        Shares 0..1 (`accuracy`, `f1`, `auc`, `recall_at_1`, `mean_iou`), errors in the targets' own units, and for labels
+        `confusion`; a regression of several columns has a figure for each, by the column's name, and label maps by the label.
     """
+    if target.task == SEGMENTATION:
+        return _label_maps(target.labels, truth, answers)
     answers = answers.astype(np.float64)
+    if target.task == BOXES:
+        shares = overlaps.box_iou(truth.astype(np.float64), answers)
+        return {"mean_iou": float(shares.mean()), "iou_over_half": float((shares > 0.5).mean())}
     if target.task == REGRESSION:
         return _regression(target.columns, truth.astype(np.float64), answers)
     if target.task == MULTILABEL:
@@ -77,6 +92,22 @@ def _multilabel(truth: np.ndarray, answers: np.ndarray) -> dict[str, Any]:
         "accuracy": float((said == (truth == 1)).mean()),
         "all_labels_right": float((said == (truth == 1)).all(-1).mean()),
         "f1": float(f1.mean()) if len(f1) else None,
+    }
+
+
+def _label_maps(labels: tuple[str, ...], truth: np.ndarray, answers: np.ndarray) -> dict[str, Any]:
+    """Return the figures of label maps: of the pixels of all pictures together, those left out whose class nobody knows."""
+    counts = np.zeros((len(labels),) * 2, np.int64)
+    for true, answer in zip(truth, answers, strict=True):
+        known = true != UNKNOWN_PIXEL
+        counts += overlaps.pair_counts(true[known], answer.argmax(-1)[known], len(labels))
+    if not counts.any():
+        return {"mean_iou": None}
+    shares = zip(labels, overlaps.class_iou(counts).tolist(), strict=True)
+    return {
+        "mean_iou": overlaps.mean_iou(counts),
+        "pixel_accuracy": float(np.trace(counts) / counts.sum()),
+        "iou_of_classes": {label: None if np.isnan(share) else share for label, share in shares},
     }
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from exporters.errors import InputError
-from pipeline.targets import LABEL, LABELS, NUMBER, as_readings, labels_of, number, split_labels
+from exporters.golden import sha256_of
+from pipeline.targets import LABEL, LABELS, MASK, NUMBER, as_readings, labels_of, number, split_labels
 
 SPLITS = ("train", "val", "test")
 LEAST_PICTURES_OF_A_CLASS = 2
@@ -93,8 +94,11 @@ def split_dataset(
         if reading in (LABEL, LABELS)
     }
     digest = hashlib.sha256()
+    masked = [column for column, reading in readings.items() if reading == MASK]
     for each in sorted(good, key=lambda each: (each.sha256, str(each.path))):
-        digest.update(f"{each.sha256} {each.split} {sorted(each.targets.items())}\n".encode())
+        # A mask counts by what it holds, not by where it lies.
+        masks = {column: sha256_of(Path(each.targets[column])) for column in masked}
+        digest.update(f"{each.sha256} {each.split} {sorted({**each.targets, **masks}.items())}\n".encode())
     return Dataset(tuple(good), labels, tuple(skipped), tuple(notes), f"sha256:{digest.hexdigest()}")
 
 

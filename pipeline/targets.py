@@ -1,4 +1,4 @@
-"""What heads learn from: how the cells of the data become arrays of truth. Light: numpy only."""
+"""What heads learn from: how the cells of the data become arrays of truth. Light: numpy and Pillow."""
 
 from __future__ import annotations
 
@@ -21,20 +21,25 @@ from exporters.contract import (
     SEGMENTATION,
 )
 from exporters.errors import InputError, nearest
+from pipeline.geometry import Grid, label_map_shape
 
 if TYPE_CHECKING:
+    from exporters.contract import Resize
     from pipeline.config import Config, HeadSection
     from pipeline.splitting import Dataset, Example
 
-# How the cells of a column are read: one label, labels with | between them, a number, the path of a mask.
-LABEL, LABELS, NUMBER, MASK = "label", "labels", "number", "mask"
+# How the cells of a column are read: one label, labels with | between them, a number, the side of a box
+# in px, the path of a mask.
+LABEL, LABELS, NUMBER, SIDE, MASK = "label", "labels", "number", "side", "mask"
 BETWEEN_LABELS = "|"
 READINGS = {
     **dict.fromkeys((MULTICLASS, BINARY, ORDINAL, EMBEDDING), LABEL),
-    **dict.fromkeys((REGRESSION, BOXES), NUMBER),
+    REGRESSION: NUMBER,
     MULTILABEL: LABELS,
+    BOXES: SIDE,
     SEGMENTATION: MASK,
 }
+BOX_UNIT = "share of the picture"
 USUAL_COLUMNS = {BOXES: ("x_min", "y_min", "x_max", "y_max"), SEGMENTATION: ("mask",)}
 
 
@@ -42,13 +47,16 @@ USUAL_COLUMNS = {BOXES: ("x_min", "y_min", "x_max", "y_max"), SEGMENTATION: ("ma
 class Target:
     """What one head learns.
 
-    `columns` of the data; `labels` in index order, empty where the task has none; `unit` of a regression's numbers.
+    `columns` of the data; `labels` in index order, empty where the task has none; `unit` of a regression's numbers. `how`
+    pictures are resized, which boxes and masks follow; `grid` of a head that takes feature maps and answers with label maps.
     """
 
     task: str
     columns: tuple[str, ...]
     labels: tuple[str, ...] = ()
     unit: str = ""
+    how: Resize | None = None
+    grid: Grid | None = None
 
     @property
     def units(self) -> int:
@@ -57,10 +65,12 @@ class Target:
             return 1
         if self.task == ORDINAL:
             return len(self.labels) - 1
-        return len(self.columns) if self.task == REGRESSION else len(self.labels)
+        return len(self.columns) if self.task in (REGRESSION, BOXES) else len(self.labels)
 
     def truth(self, examples: Sequence[Example]) -> np.ndarray:
-        """Return the truth of the examples, as `exporters.contract.TASKS` describes it: int64 or float32 (N, ...)."""
+        """Return the truth of the examples, as `exporters.contract.TASKS` describes it: int64, uint8 or float32 (N, ...)."""
+        if self.task in (BOXES, SEGMENTATION):
+            return self._places(examples)
         if self.task == REGRESSION:
             rows = [[number(each.targets[column]) for column in self.columns] for each in examples]
             return np.array(rows, np.float32).reshape(len(examples), len(self.columns))
@@ -72,6 +82,14 @@ class Target:
                 found[row, [positions[label] for label in split_labels(cell)]] = 1
             return found
         return np.array([positions[cell] for cell in cells], np.int64)
+
+    def _places(self, examples: Sequence[Example]) -> np.ndarray:
+        # Reads files, which the targets of other heads do without.
+        from pipeline.places import boxes_of, label_maps_of
+
+        if self.task == BOXES:
+            return boxes_of(examples, self.columns, self.how)
+        return label_maps_of(examples, self.columns[0], self.labels, self.how)
 
 
 def columns_of(section: HeadSection, task: str) -> tuple[str, ...]:
@@ -119,8 +137,20 @@ def number(cell: str) -> float:
     return found
 
 
-def target_of(name: str, section: HeadSection, dataset: Dataset) -> Target:
+def target_of(
+    name: str,
+    section: HeadSection,
+    dataset: Dataset,
+    how: Resize | None = None,
+    maps: Sequence[tuple[int, int, int]] = (),
+) -> Target:
     """Return what a head learns from a dataset.
+
+    Args:
+        name, section: of the head.
+        dataset: the data.
+        how: the resize, for boxes and label maps.
+        maps: (height, width, channels) of each cut that reaches the head, for one that takes feature maps.
 
     Raises:
         InputError: the labels do not suit the task, or are not those that the configuration lists.
@@ -131,8 +161,15 @@ def target_of(name: str, section: HeadSection, dataset: Dataset) -> Target:
     if not learns(section):
         return Target(task, ())
     columns = columns_of(section, task)
-    if task in (REGRESSION, BOXES):
+    if task == REGRESSION:
         return Target(task, columns, unit=section.unit)
+    if task == BOXES:
+        return Target(task, columns, unit=BOX_UNIT, how=how)
+    if task == SEGMENTATION:
+        from pipeline.places import labels_of_map
+
+        grid = Grid(tuple(maps), label_map_shape(how))
+        return Target(task, columns, labels_of_map(name, section), how=how, grid=grid)
     found = _labels_in(dataset, columns[0])
     labels = _in_order(name, section, task, found)
     if task == BINARY and len(labels) != 2:

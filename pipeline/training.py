@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from typing import Any
 
 import keras
 import numpy as np
 
-from exporters.contract import BINARY, MULTICLASS, ORDINAL, REGRESSION
+from exporters.cloning import set_weights
 from exporters.errors import InputError
 from pipeline.config import HeadSection, TrainingSection, TrunkSection
-from pipeline.heads import build_head, task_of
+from pipeline.epochs import KEEPING_NOTHING, Keeping, Progress, Shown, run_epochs
+from pipeline.geometry import Grid
+from pipeline.heads import build_head, segmentation
 from pipeline.heads.trunk import build_trunk
-from pipeline.losses import learned, loss_of, metrics_of, optimizer_of
-
-Progress = Callable[[int, int, dict[str, float]], None]
+from pipeline.lessons import Lesson, answer_in_own_units, curves_of, picture_weights, target_range, truth_for_loss
+from pipeline.losses import loss_of, metrics_of, optimizer_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,21 +28,6 @@ class TrainingData:
     train_labels: np.ndarray
     val_features: np.ndarray
     val_labels: np.ndarray
-
-
-@dataclasses.dataclass(frozen=True)
-class Lesson:
-    """What one head is taught: how it is configured, the truth of the pictures, how many numbers its answer has."""
-
-    section: HeadSection
-    train: np.ndarray
-    val: np.ndarray
-    units: int
-
-    @property
-    def task(self) -> str:
-        """The head's task."""
-        return task_of(self.section)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +69,7 @@ def train_head(
         The head, and its history: `epochs`, `loss`, `val_loss`, the metrics, `best_epoch`, `parameters`.
     """
     lessons = {name: Lesson(section, data.train_labels, data.val_labels, units)}
-    trained = train_heads(lessons, settings, (data.train_features, data.val_features), seed, progress=progress)
+    trained = train_heads(lessons, settings, (data.train_features, data.val_features), seed, keeping=Keeping(progress))
     return trained.heads[name], trained.histories[name]
 
 
@@ -92,7 +79,7 @@ def train_heads(
     features: tuple[np.ndarray, np.ndarray],
     seed: int,
     trunk: TrunkSection | None = None,
-    progress: Progress = lambda epoch, epochs, figures: None,
+    keeping: Keeping = KEEPING_NOTHING,
 ) -> Trained:
     """Train heads on the same features, with early stopping on the validation loss and the best weights kept.
 
@@ -108,7 +95,7 @@ def train_heads(
         features: float32 (N, width) of the training and the validation pictures.
         seed: of weights, dropout and shuffling.
         trunk: the dense layers that the heads share; their losses are then added up, each times its weight.
-        progress: called after each epoch with its number, their sum and the losses.
+        keeping: where it is kept, logged and told of.
 
     Returns:
         Heads in float32 that take the features as they are, or what the trunk, which takes them, makes of them.
@@ -134,44 +121,44 @@ def train_heads(
         # In TensorFlow, compiling the step with XLA takes longer than a head's epochs do; JAX is slow without it.
         jit_compile=False if keras.backend.backend() == "tensorflow" else "auto",
     )
-    mean, deviation = _moments(features[0])
-    ranges = {name: target_range(each) for name, each in lessons.items()}
-    truth = [
-        {name: _scaled(each, values, ranges[name]) for name, each, values in part}
-        for part in (
-            [(name, each, each.train) for name, each in lessons.items()],
-            [(name, each, each.val) for name, each in lessons.items()],
-        )
-    ]
-    weights = {name: _weights(each, settings) for name, each in lessons.items()}
-    validate = len(features[1]) > 0
-    stopping = keras.callbacks.EarlyStopping(
-        monitor="val_loss" if validate else "loss", mode="min", patience=settings.patience, restore_best_weights=True
-    )
-    history = model.fit(
-        (features[0] - mean) / deviation,
-        truth[0],
-        sample_weight=weights if any(np.ptp(each) for each in weights.values()) else None,
-        validation_data=((features[1] - mean) / deviation, truth[1]) if validate else None,
-        epochs=settings.epochs,
-        batch_size=settings.batch_size,
-        callbacks=[stopping, _Progress(settings.epochs, progress)],
-        verbose=0,
-    )
+    # A head that takes maps is taught alone.
+    grid = next(iter(lessons.values())).grid
+    mean, deviation = segmentation.moments(features[0], grid) if grid else _moments(features[0])
+    shown, validation = _shown(lessons, settings, tuple((each - mean) / deviation for each in features), seed)
+    course = run_epochs(model, model.weights, shown, validation, settings.epochs, settings.patience, keeping)
     # Built anew: a head trained in mixed precision is shipped in float32 all the same.
     plain_trunk, plain = build_parts(lessons, trunk, features[0].shape[1], seed)
     pairs = [(plain[name], heads[name]) for name in lessons] + ([(plain_trunk, shared)] if shared else [])
     for mine, trained in pairs:
         mine.set_weights(trained.get_weights())
     for each in [plain_trunk] if plain_trunk else plain.values():
-        fold_standardisation(each, mean, deviation)
-    for name in lessons:
-        _take_over(plain[name].get_layer(name), ranges[name])
-    histories = {
-        name: _history(history.history, name, len(lessons), stopping.best_epoch, heads[name].count_params())
+        fold_standardisation(each, mean, deviation, grid)
+    for name, each in lessons.items():
+        if (range_ := target_range(each)) is not None:
+            answer_in_own_units(plain[name].get_layer(name), range_)
+    facts = {"epochs": list(range(1, course.epochs + 1)), "best_epoch": course.best_epoch + 1}
+    histories: dict[str, dict[str, Any]] = {
+        name: {**curves_of(course.history, name, len(lessons)), **facts, "parameters": heads[name].count_params()}
         for name in lessons
     }
     return Trained(plain, histories, plain_trunk)
+
+
+def _shown(
+    lessons: Mapping[str, Lesson], settings: TrainingSection, features: tuple[np.ndarray, ...], seed: int
+) -> tuple[Shown, dict[str, Any]]:
+    """Return the training and the validation pictures; see `pipeline.epochs.run_epochs`."""
+    truth = {name: truth_for_loss(each, each.train) for name, each in lessons.items()}
+    weights = {name: picture_weights(each, settings) for name, each in lessons.items()}
+    weighed = any(np.ptp(each) for each in weights.values())
+
+    def take(indices: np.ndarray, epoch: int) -> tuple[Any, ...]:
+        batch = features[0][indices], {name: each[indices] for name, each in truth.items()}
+        return (*batch, {name: each[indices] for name, each in weights.items()}) if weighed else batch
+
+    val = features[1], {name: truth_for_loss(each, each.val) for name, each in lessons.items()}
+    validation = {"validation_data": val, "validation_batch_size": settings.batch_size} if len(features[1]) else {}
+    return Shown(len(features[0]), settings.batch_size, seed, take), validation
 
 
 def build_parts(
@@ -180,7 +167,7 @@ def build_parts(
     """Build trunk and heads as they are shipped: what only training needs, such as penalties on weights, is gone."""
     shared, heads = _parts(lessons, trunk, width, seed)
     for model in [*heads.values(), *([shared] if shared else [])]:
-        for layer in model.layers:
+        for layer in model._flatten_layers(include_self=False):
             for key in ("kernel_constraint", "bias_constraint", "kernel_regularizer"):
                 if getattr(layer, key, None) is not None:
                     setattr(layer, key, None)
@@ -192,7 +179,9 @@ def _parts(
 ) -> tuple[keras.Model | None, dict[str, keras.Model]]:
     shared = build_trunk(trunk, width, seed) if trunk else None
     width = int(shared.output.shape[-1]) if shared else width
-    return shared, {name: build_head(name, each.section, width, each.units, seed) for name, each in lessons.items()}
+    return shared, {
+        name: build_head(name, each.section, width, each.units, seed, each.grid) for name, each in lessons.items()
+    }
 
 
 def _joined(trunk: keras.Model | None, heads: Mapping[str, keras.Model]) -> keras.Model:
@@ -203,15 +192,6 @@ def _joined(trunk: keras.Model | None, heads: Mapping[str, keras.Model]) -> kera
     return keras.Model(features, {name: head(value) for name, head in heads.items()})
 
 
-class _Progress(keras.callbacks.Callback):
-    def __init__(self, epochs: int, report: Progress) -> None:
-        super().__init__()
-        self._epochs, self._report = epochs, report
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        self._report(epoch + 1, self._epochs, dict(logs or {}))
-
-
 def _moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     mean, deviation = features.mean(0, dtype=np.float64), features.std(0, dtype=np.float64)
     # One deviation for all: dividing a feature that hardly varies by its own would make the head lean on what a
@@ -220,64 +200,21 @@ def _moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return mean.astype(np.float32), np.full_like(mean, shared, dtype=np.float32)
 
 
-def target_range(lesson: Lesson) -> tuple[np.ndarray, np.ndarray] | None:
-    """Return (deviation, mean) of each column of a regression's training targets, float32 (columns,); None for others."""
-    if lesson.task != REGRESSION:
-        return None
-    deviation, mean = lesson.train.std(0, dtype=np.float64), lesson.train.mean(0, dtype=np.float64)
-    return np.where(deviation > 0, deviation, 1.0).astype(np.float32), mean.astype(np.float32)
-
-
-def _scaled(lesson: Lesson, truth: np.ndarray, range_: tuple[np.ndarray, np.ndarray] | None) -> np.ndarray:
-    values = learned(lesson.task, truth, lesson.units)
-    return values if range_ is None else (values - range_[1]) / range_[0]
-
-
-def _take_over(last: keras.layers.Layer, range_: tuple[np.ndarray, np.ndarray] | None) -> None:
-    """Make a dense, linear layer answer in the units of the targets, whose range it is, in place."""
-    if range_ is None:
-        return
-    kernel, bias = (np.asarray(values, np.float64) for values in last.get_weights())
-    last.set_weights([(kernel * range_[0]).astype(np.float32), (bias * range_[0] + range_[1]).astype(np.float32)])
-
-
-def fold_standardisation(head: keras.Model, mean: np.ndarray, deviation: np.ndarray) -> None:
+def fold_standardisation(head: keras.Model, mean: np.ndarray, deviation: np.ndarray, grid: Grid | None = None) -> None:
     """Make a head that takes (features - mean) / deviation take the features as they are, in place.
 
     Args:
-        head: its first layer with weights is dense.
+        head: its first layer with weights is dense, or a normalisation that does nothing so far.
         mean, deviation: float32 (width,).
+        grid: the shapes of a head that takes feature maps.
     """
-    first = next(layer for layer in head.layers if isinstance(layer, keras.layers.Dense))
+    if grid:
+        segmentation.fold(head, grid, mean, deviation)
+        return
+    first = next(layer for layer in head.layers if isinstance(layer, (keras.layers.Dense, keras.layers.Normalization)))
+    if isinstance(first, keras.layers.Normalization):
+        set_weights(first, [mean, np.square(deviation), np.zeros(())])
+        return
     kernel, bias = (np.asarray(values, np.float64) for values in first.get_weights())
     folded = kernel / deviation[:, None].astype(np.float64)
     first.set_weights([folded.astype(np.float32), (bias - mean.astype(np.float64) @ folded).astype(np.float32)])
-
-
-def _weights(lesson: Lesson, settings: TrainingSection) -> np.ndarray:
-    """Return how much each training picture weighs in the loss, float32 (N,)."""
-    if not settings.class_weights or lesson.task not in (MULTICLASS, BINARY, ORDINAL):
-        return np.ones(len(lesson.train), np.float32)
-    classes = lesson.units if lesson.task == MULTICLASS else lesson.units + 1
-    weights = class_weights(lesson.train, classes)
-    return np.array([weights[index] for index in range(classes)], np.float32)[lesson.train]
-
-
-def class_weights(labels: np.ndarray, classes: int) -> dict[int, float]:
-    """Return class index -> weight such that every class weighs the same in the loss, 1.0 on average over pictures."""
-    counts = np.bincount(labels, minlength=classes)
-    return {index: float(len(labels) / (classes * count)) if count else 1.0 for index, count in enumerate(counts)}
-
-
-def _history(
-    history: Mapping[str, list[float]], name: str, heads: int, best_epoch: int, parameters: int
-) -> dict[str, object]:
-    """Return the curves of one head, under the names that they would have if it were alone."""
-    curves = {}
-    for key, values in history.items():
-        plain = key.removeprefix("val_").removeprefix(f"{name}_")
-        mine = heads == 1 or key.removeprefix("val_").startswith(f"{name}_")
-        if mine:
-            curves[("val_" if key.startswith("val_") else "") + plain] = [float(value) for value in values]
-    epochs = len(history["loss"])
-    return {**curves, "epochs": list(range(1, epochs + 1)), "best_epoch": int(best_epoch) + 1, "parameters": parameters}

@@ -76,7 +76,8 @@ def test_every_kind_has_a_task_of_its_own() -> None:
             assert task_of(section) == task
             assert learns(section) == (task != "embedding")
     own = {kind: task_of(HeadSection(kind=kind)) for kind in HEADS}
-    assert own == {"linear": "multiclass", "mlp": "multiclass", "embedding": "embedding"}
+    own_kinds = {each: each for each in ("embedding", "boxes", "segmentation")}
+    assert own == {"linear": "multiclass", "mlp": "multiclass", **own_kinds}
     assert learns(HeadSection(kind="embedding", dimension=8))
 
 

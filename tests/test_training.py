@@ -1,8 +1,11 @@
-"""Training a head: the same each time, the best weights kept, standardisation folded away without a trace."""
+"""Training a head: the same each time, killed or not, the best weights kept, standardisation folded away without a trace."""
 
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
+import json
+from pathlib import Path
 
 import keras
 import msgspec
@@ -10,10 +13,13 @@ import numpy as np
 import pytest
 
 from exporters.errors import InputError
-from pipeline import training
-from pipeline.config import HeadSection, TrainingSection
+from pipeline import epochs, training
+from pipeline.config import HeadSection, TrainingSection, TrunkSection
+from pipeline.epochs import Keeping
 from pipeline.heads import build_head
-from pipeline.training import TrainingData, check_device, class_weights, fold_standardisation, train_head
+from pipeline.lessons import Lesson, class_weights
+from pipeline.tensorboard import check_tensorboard
+from pipeline.training import TrainingData, check_device, fold_standardisation, train_head, train_heads
 
 SETTINGS = TrainingSection(epochs=10, patience=5, batch_size=16, learning_rate=2e-2)
 LINEAR = HeadSection(kind="linear", dropout=0.2)
@@ -180,6 +186,89 @@ def test_progress_is_told_of_each_epoch() -> None:
         "label", LINEAR, settings, data(), CLASSES, 0, lambda epoch, epochs, figures: seen.append((epoch, epochs))
     )
     assert seen == [(1, 3), (2, 3), (3, 3)]
+
+
+class Killed(BaseException):
+    """Ends a training between two epochs, as a kill does."""
+
+
+def train_kept(checkpoint: Path, until: int = 100, said: list[str] | None = None, **changed: object):
+    """Train two heads on a trunk, with dropout and BatchNorm, with a checkpoint in every epoch; killed after one of them."""
+    settings = TrainingSection(**{"epochs": 12, "patience": 3, "batch_size": 16, "learning_rate": 0.1, **changed})
+    given = data(60, spread=3.0)
+    lessons = {
+        name: Lesson(HeadSection(dropout=0.3), given.train_labels, given.val_labels, CLASSES) for name in ("one", "two")
+    }
+    trunk = TrunkSection(hidden=(16,), batch_norm=True, dropout=0.4)
+
+    def progress(epoch: int, of: int, figures: dict[str, float]) -> None:
+        # The checkpoint of an epoch is written after it was told of.
+        if epoch == until + 1:
+            raise Killed
+
+    keeping = Keeping(progress, checkpoint, say=(said if said is not None else []).append)
+    return train_heads(lessons, settings, (given.train_features, given.val_features), 3, trunk, keeping)
+
+
+def weights_of(trained: training.Trained) -> list[np.ndarray]:
+    return [values for model in (trained.trunk, *trained.heads.values()) for values in model.get_weights()]
+
+
+@pytest.fixture
+def each_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Checkpoints in every epoch."""
+    monkeypatch.setattr(epochs, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    monkeypatch.setattr(epochs, "WRITING_SHARE", 1e9)
+
+
+@pytest.mark.usefixtures("each_epoch")
+def test_a_killed_training_goes_on_and_ends_as_the_unbroken_one(tmp_path: Path) -> None:
+    unbroken = train_kept(tmp_path / "unbroken.npz")
+    best, count = unbroken.histories["one"]["best_epoch"], len(unbroken.histories["one"]["loss"])
+    # Early stopping came after the kill, and counts epochs before it.
+    assert 4 < count < 12
+    for killed in (1, best, count - 1):
+        path, said = tmp_path / f"{killed}.npz", []
+        with pytest.raises(Killed):
+            train_kept(path, until=killed)
+        resumed = train_kept(path, said=said)
+        assert said == [f"going on after epoch {killed}, where an earlier run was stopped"]
+        assert resumed.histories == unbroken.histories
+        for mine, theirs in zip(weights_of(resumed), weights_of(unbroken), strict=True):
+            assert np.array_equal(mine, theirs)
+
+
+@pytest.mark.usefixtures("each_epoch")
+def test_a_checkpoint_that_cannot_be_used_is_ignored_with_a_word(tmp_path: Path) -> None:
+    whole, path, said = tmp_path / "whole.npz", tmp_path / "a.npz", []
+    train_kept(whole, epochs=2)
+    with np.load(whole) as stored:
+        arrays = dict(stored)
+    state = json.loads(arrays["state"].tobytes()) | {"mood": 1}
+    for fault in (
+        {key: values for key, values in arrays.items() if key != "optimizer_3"},
+        arrays | {"state": np.frombuffer(json.dumps(state).encode(), np.uint8)},
+        None,
+    ):
+        if fault:
+            np.savez(path, **fault)
+        else:
+            path.write_bytes(whole.read_bytes()[:700])
+        trained = train_kept(path, said=said, epochs=1)
+        assert len(trained.histories["one"]["loss"]) == 1
+    assert len(said) == 3 and all("training begins anew" in each for each in said)
+
+
+def test_logs_for_tensorboard(tmp_path: Path) -> None:
+    if importlib.util.find_spec("tensorboard") is None:
+        with pytest.raises(InputError, match="'tensorboard' is missing"):
+            check_tensorboard()
+        return
+    check_tensorboard()
+    lessons = {"label": Lesson(LINEAR, data().train_labels, data().val_labels, CLASSES)}
+    given = data().train_features, data().val_features
+    train_heads(lessons, TrainingSection(epochs=2), given, 0, keeping=Keeping(logs=tmp_path / "label"))
+    assert {path.parent.name for path in tmp_path.rglob("events.out.tfevents.*")} == {"train", "validation"}
 
 
 def test_training_changes_no_features() -> None:

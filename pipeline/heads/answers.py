@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import keras
@@ -24,7 +25,7 @@ def answer(name: str, task: str, units: int, l2: float, seed: int, value: keras.
 
     An ordinal answer (Cao, Mirjalili and Raschka 2020, arXiv:1901.07884, CORAL) has the probabilities that the rank is above
     the first, the second ... label: while it is trained, one kernel does for all of them and the biases fall, so that the
-    probabilities fall too.
+    probabilities fall too. It begins with ranks that are equally frequent: from equal biases the way to there is long.
 
     Args:
         name: of the head.
@@ -38,10 +39,13 @@ def answer(name: str, task: str, units: int, l2: float, seed: int, value: keras.
         float32 (N, units).
     """
     ordinal = task == ORDINAL
+    above = [(units - rank) / (units + 1) for rank in range(units)]
+    start = keras.initializers.Constant([math.log(share / (1 - share)) for share in above]) if ordinal else "zeros"
     layer = keras.layers.Dense(
         units,
         ACTIVATIONS[task],
         kernel_initializer=keras.initializers.GlorotUniform(seed=seed),
+        bias_initializer=start,
         kernel_regularizer=regularizer(l2),
         kernel_constraint=OneKernel() if ordinal else None,
         bias_constraint=Falling() if ordinal else None,

@@ -37,8 +37,9 @@ def check_sharing(config: Config) -> None:
             "No head stands on the trunk.", "at least one head that learns", "take [trunk] out, or trunk = false"
         )
     for name, section in sorted(config.heads.items()):
-        if config.fine_tuning.layer or on_trunk(config, section):
+        if on_trunk(config, section):
             _check_own(name, section)
+        if config.fine_tuning.layer != "" or on_trunk(config, section):
             continue
         what = "is auxiliary" if section.auxiliary else f"has the loss weight {section.loss_weight:g}"
         if section.auxiliary or section.loss_weight != 1.0:
