@@ -65,11 +65,14 @@ demo: setup ## The page, served with the artifacts of OUT or of the newest run
 
 browser := $(if $(filter-out 0,$(CUTPOINT_NO_BROWSER)),,setup-browser)
 
+# Files stay whole: what the tests of one file share is made once.
+workers := -n 2 --dist loadfile
+
 test: setup $(browser) ## The tests, real runtimes and browser included (ARGS="-k parity"; CUTPOINT_NO_BROWSER=1)
-	@$(BIN)/python -m pytest -m 'not slow' $(arguments)
+	@$(BIN)/python -m pytest -m 'not slow' $(workers) $(arguments)
 
 test-all: setup $(browser) ## The tests, the slow ones too
-	@$(BIN)/python -m pytest $(arguments)
+	@$(BIN)/python -m pytest $(workers) $(arguments)
 
 bench: setup ## What is timed
 	@$(BIN)/python -m pytest -o 'python_files=bench_*.py' -s tests/benchmarks $(arguments)

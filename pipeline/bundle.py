@@ -35,7 +35,7 @@ _GOLDEN_FILES = frozenset({MANIFEST, FEATURES, WEIGHTS, LAYERS, "images.npz", "r
 ENTRIES = frozenset(
     {
         *(MARK, MODEL, CARD, LOG, TENSORBOARD, "report.json", "report.md", "report.html", "report.xml"),
-        *("artifacts", "golden", "backbone"),
+        *("artifacts", "golden", "backbone", GALLERY),
     }
 )
 RUNS = Path("runs")
@@ -100,7 +100,7 @@ def claim(out: Path) -> Path:
 
 
 def _foreign_inside(out: Path) -> list[str]:
-    """Return what lies in `artifacts/` and `golden/`, which a run replaces whole, and is not of a run's making."""
+    """Return what lies in the folders that a run replaces whole, and is not of a run's making."""
     try:
         ours = set(read_manifest(out)["files"]) | {f"{GOLDEN}/{MANIFEST}"}
     except InputError:
@@ -109,7 +109,10 @@ def _foreign_inside(out: Path) -> list[str]:
     found = [path for top in (ARTIFACTS, GOLDEN) for path in sorted((out / top).rglob("*")) if not path.is_dir()]
     names = [path.relative_to(out).as_posix() for path in found]
     logs = [path for path in sorted((out / TENSORBOARD).rglob("*")) if not path.is_dir()]
-    strange = [path.relative_to(out).as_posix() for path in logs if not path.name.startswith(_EVENTS)]
+    galleries = [path for path in sorted((out / GALLERY).rglob("*")) if not path.is_dir()]
+    strange = [path for path in logs if not path.name.startswith(_EVENTS)]
+    strange += [path for path in galleries if path.parent.name != GALLERY or path.suffix != ".npz"]
+    strange = [path.relative_to(out).as_posix() for path in strange]
     return strange + [name for name in names if (not _may_be_ours(name) if ours is None else name not in ours)]
 
 

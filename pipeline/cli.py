@@ -46,7 +46,10 @@ CutOption = Annotated[
         "--cut", metavar="LAYER", help="Where to cut: a layer's name, its index, stride:16, auto, or several: a,b,c."
     ),
 ]
-HeadOption = Annotated[str | None, typer.Option("--head", metavar="KIND", help="linear, mlp or embedding.")]
+HeadOption = Annotated[
+    str | None,
+    typer.Option("--head", metavar="KIND", help="linear, mlp, embedding, boxes, segmentation, module:object."),
+]
 FormatsOption = Annotated[str | None, typer.Option("--formats", metavar="LIST", help="For example tfjs,onnx-float32.")]
 OutOption = Annotated[
     Path | None, typer.Option("--out", metavar="DIR", help="The result folder; by default runs/NAME.")

@@ -24,6 +24,7 @@ from pipeline.backbones.origin import is_of_table
 from pipeline.config import Config, HeadSection
 from pipeline.cut import AUTO, resolve_cuts, truncate
 from pipeline.extraction import Extracted, cuts_of_head, extract, extract_views
+from pipeline.fine_tuning import NAME as FINE_TUNING
 from pipeline.fine_tuning import fine_tune
 from pipeline.heads.answers import ACTIVATIONS
 from pipeline.heads.sharing import auxiliary_heads
@@ -99,9 +100,17 @@ def teach(
         _write_galleries(room, shipped, trunk, model if tuned else None, how, root, staged)
         write_reference(config, model, card, dataset, shipped, targets, staged)
     state = state_of(config, dataset, card, _histories(taught), accuracies(dataset, taught, targets))
-    notes = [f"The backbone's layers from '{tuned[0]}' on were trained too."] if tuned else []
+    notes = _notes_of_tuning(tuned, taught)
     notes += [f"The head '{name}' is auxiliary: it was trained, and is not in the exported model." for name in left_out]
     return state | advised | {"notes": [*state["notes"], *backbone.notes, *notes, *advised.get("notes", ())]}
+
+
+def _notes_of_tuning(tuned: tuple[str, ...], taught: Mapping[str, Taught]) -> list[str]:
+    if not tuned:
+        return []
+    better = any(each.history.get(FINE_TUNING, {}).get("best_epoch") for each in taught.values())
+    said = "were trained too" if better else "were trained too; that made nothing better, and the model stayed as it was"
+    return [f"The backbone's layers from '{tuned[0]}' on {said}."]
 
 
 def _write_galleries(
