@@ -199,7 +199,7 @@ def test_the_report_of_a_run_shows_the_advice(photos: Path, tmp_path: Path) -> N
         (("--apply",), "--apply was given no configuration"),
         (("--max-size", "large"), "'large' is no size"),
         (("--max-latency", "5"), "'5' is no latency"),
-        (("--set", "heads.label.kind=embedding"), "No head learns anything"),
+        (("--set", "heads.label.kind=embedding"), "No head learns to tell labels apart"),
         (("--set", "advise.choose=best"), "advise.choose is 'best'"),
         (("--set", "advise.most_cuts=1"), "wrong value at 'advise.most_cuts'"),
     ],

@@ -191,7 +191,7 @@ QUICK = {
         with_config('[data]\npath = "photos"\nsplitt = [0.7, 0.2, 0.1]\n'), ("'data.splitt'", "did you mean 'split'?")
     ),
     "unknown table in a file": Row(
-        with_config("[trainning]\nepochs = 3\n"), ("'trainning'", "did you mean 'training'?")
+        with_config("[trainning]\nepochs = 3\n"), ("'trainning'", "did you mean 'training'")
     ),
     "wrong type": Row(with_good_data("--set", 'training.epochs="many"'), ("'training.epochs'", "`int`", "`str`")),
     "wrong type in a head": Row(with_good_data("--set", "heads.label.dropout=2"), ("heads.NAME.dropout", "< 1.0")),

@@ -241,7 +241,7 @@ def test_the_card_is_that_of_interfaces(first: tuple[Outcome, Path]) -> None:
     }
     assert set(card["backbone"]) == {"name", "alpha", "weights_sha256", "pixel_scaling"}
     (output,) = card["outputs"]
-    assert set(output) == {"name", "kind", "task", "shape", "dtype", "activation", "labels", "unit"}
+    assert set(output) == {"name", "kind", "task", "shape", "dtype", "activation", "labels", "unit", "columns"}
     assert card["cut"] == ["out_relu"]
     int8 = json.loads((first[1] / "artifacts" / "tflite-int8" / "card.json").read_text(encoding="utf-8"))
     assert (int8["precision"], int8["input"]["dtype"], int8["outputs"][0]["dtype"]) == ("int8", "uint8", "uint8")

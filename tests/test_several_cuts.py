@@ -172,7 +172,7 @@ def test_embeddings_are_shown_short_and_given_whole(done: tuple[Outcome, Path], 
     artifact = out / "artifacts" / "onnx-float32"
     lines = cutpoint("predict", artifact, picture).stdout.splitlines()
     assert next(line for line in lines if "near: " in line).partition("near: ")[2].startswith("96 values: ")
-    values = cutpoint("predict", artifact, picture, "--json").json()[0]["outputs"]["near"]["values"]
+    values = cutpoint("predict", artifact, picture, "--json").json()[0]["outputs"]["near"]["vector"]
     assert len(values) == 96
     assert np.isclose(np.linalg.norm(values), 1, atol=1e-5)
 
@@ -187,7 +187,7 @@ def test_features_of_a_subset_are_those_of_the_whole_list(data: Path, tmp_path: 
 
     def found(cuts: tuple[str, ...], cache: str) -> tuple[np.ndarray, int]:
         monkeypatch.setenv("CUTPOINT_CACHE", str(tmp_path / cache))
-        extracted = extract(settings, backbone, {"label": cuts}, examples, how, "cpu", Terminal())
+        extracted = extract(settings, backbone, [(cut, "average") for cut in cuts], examples, how, "cpu", Terminal())
         return extracted.of_head(cuts, "average", examples), extracted.computed
 
     whole, computed = found(CUTS, "shared")
