@@ -26,6 +26,7 @@ from pipeline.features import find_unreadable
 from pipeline.foreign import decided_scaling, describe, indices, input_size, load_foreign
 from pipeline.run import choose, data_folder, versions
 from pipeline.scaling import scale_pixels
+from pipeline.scores import ranks
 from pipeline.splitting import relative_path
 from pipeline.terminal import Terminal
 
@@ -76,7 +77,8 @@ def verify_foreign(
     plan = plan_runtimes(config.parity.runtimes)
     concerned = {str(runtime) for runtime in FORMATS[format_name].runtimes}
     entry = _judge_foreign(artifact, ArtifactName(format_name, precision), golden, plan)
-    accuracy = {name: float((expected[name].argmax(-1) == truth[name]).mean()) for name in truth}
+    tasks = {output.name: output.task for output in outputs}
+    accuracy = {name: float((ranks(tasks[name], expected[name]) == truth[name]).mean()) for name in truth}
     report = {
         "schema_version": SCHEMA_VERSION,
         "cutpoint_version": versions().get("cutpoint", ""),

@@ -32,6 +32,7 @@ from pipeline.dataset import list_examples
 from pipeline.features import find_unreadable
 from pipeline.run import choose, data_folder, export, split, state_of, versions
 from pipeline.scaling import scale_pixels
+from pipeline.scores import ranks
 from pipeline.splitting import Dataset, Example
 from pipeline.stages import StageLog
 from pipeline.terminal import Terminal
@@ -156,7 +157,8 @@ def _stage_reference(
     np.savez_compressed(staged / bundle.CALIBRATION, images=pixels)
     save_model(model, staged / bundle.MODEL)
     card.write(staged / bundle.CARD)
-    accuracy = {name: float((reference[name].argmax(-1) == truth[name]).mean()) for name in truth}
+    tasks = {output.name: output.task for output in outputs}
+    accuracy = {name: float((ranks(tasks[name], reference[name]) == truth[name]).mean()) for name in truth}
     return state_of(config, dataset, card, {}, {"accuracy": accuracy, "images": len(test)})
 
 
@@ -171,10 +173,15 @@ def describe(model: keras.Model, name: str, answers: np.ndarray, labels: tuple[s
     layer = tensors[name]._keras_history.operation
     activation = getattr(getattr(layer, "activation", None), "__name__", "linear")
     task = _TASKS.get(activation, "regression")
+    if task == "multilabel" and answers.shape[1:] == (1,):
+        task = "binary"
+    if task == "multiclass" and answers.ndim == 4:
+        task = "segmentation"
     sums_to_one = answers.ndim == 2 and answers.shape[-1] > 1 and np.allclose(answers.sum(-1), 1, atol=1e-3)
     if task == "regression" and sums_to_one and answers.min() >= 0:
         task, activation = "multiclass", "softmax"
-    named = labels if task == "multiclass" and answers.shape[-1] == len(labels) else ()
+    classes = {"multiclass": answers.shape[-1], "binary": 2}.get(task)
+    named = labels if classes == len(labels) else ()
     return Output(name, "foreign", task, tuple(answers.shape[1:]), "float32", activation, named)
 
 

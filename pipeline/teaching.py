@@ -109,7 +109,9 @@ def _notes_of_tuning(tuned: tuple[str, ...], taught: Mapping[str, Taught]) -> li
     if not tuned:
         return []
     better = any(each.history.get(FINE_TUNING, {}).get("best_epoch") for each in taught.values())
-    said = "were trained too" if better else "were trained too; that made nothing better, and the model stayed as it was"
+    said = (
+        "were trained too" if better else "were trained too; that made nothing better, and the model stayed as it was"
+    )
     return [f"The backbone's layers from '{tuned[0]}' on {said}."]
 
 

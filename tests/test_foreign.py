@@ -16,6 +16,7 @@ import yaml
 from commands import cutpoint
 from pictures import write_drawings
 
+from pipeline.foreign import describe
 from pipeline.quickstart import WEIGHTS
 
 ROOT = Path(__file__).parents[1]
@@ -158,3 +159,31 @@ def test_the_workflow_of_the_readme_does_what_it_says(here: Path, tmp_path: Path
 def test_out_without_a_reference_is_refused(here: Path, tmp_path: Path) -> None:
     ended = cutpoint("verify", here, "--out", tmp_path / "parity")
     assert ended.exit_code == 2 and "--reference" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("units", "activation", "labels", "task", "named"),
+    [
+        (1, "sigmoid", ("a", "b"), "binary", ("a", "b")),
+        (1, "sigmoid", ("a", "b", "c"), "binary", ()),
+        (3, "sigmoid", ("a", "b", "c"), "multilabel", ()),
+        (3, "softmax", ("a", "b", "c"), "multiclass", ("a", "b", "c")),
+        (2, "linear", ("a", "b"), "regression", ()),
+    ],
+)
+def test_what_an_output_answers_is_told_by_its_layer(
+    units: int, activation: str, labels: tuple[str, ...], task: str, named: tuple[str, ...]
+) -> None:
+    values = keras.Input((4,))
+    model = keras.Model(values, {"out": keras.layers.Dense(units, activation=activation)(values)})
+    answers = np.asarray(model(np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32))["out"])
+    found = describe(model, "out", answers, labels)
+    assert (found.task, found.labels, found.shape) == (task, named, (units,))
+
+
+def test_a_softmax_over_a_map_is_a_segmentation() -> None:
+    values = keras.Input((4, 4, 2))
+    model = keras.Model(values, {"out": keras.layers.Conv2D(3, 1, activation="softmax")(values)})
+    assert (
+        describe(model, "out", np.asarray(model(np.ones((2, 4, 4, 2)))["out"]), ("a", "b", "c")).task == "segmentation"
+    )
