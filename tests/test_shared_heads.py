@@ -205,11 +205,6 @@ def test_what_shares_nothing_is_told() -> None:
         check_sharing(Config(heads={"main": plain}, trunk=TrunkSection(pooling="averag")))
 
 
-def test_fine_tuning_without_a_layer_is_told() -> None:
-    with pytest.raises(InputError, match="names no layer"):
-        check_sharing(Config(heads={"main": HeadSection()}, fine_tuning=FineTuningSection(epochs=3)))
-
-
 def test_auxiliary_heads_are_left_out_unless_asked_for() -> None:
     heads = {"main": HeadSection(), "other": HeadSection(auxiliary=True)}
     assert auxiliary_heads(Config(heads=heads)) == ("other",)

@@ -36,7 +36,6 @@ def check_sharing(config: Config) -> None:
         raise InputError(
             "No head stands on the trunk.", "at least one head that learns", "take [trunk] out, or trunk = false"
         )
-    _check_fine_tuning(config)
     for name, section in sorted(config.heads.items()):
         if on_trunk(config, section):
             _check_own(name, section)
@@ -54,17 +53,6 @@ def check_sharing(config: Config) -> None:
             "Every head is auxiliary, so that nothing would be exported.",
             "at least one head without auxiliary = true",
             "take it out of one head, or set export.auxiliary = true",
-        )
-
-
-def _check_fine_tuning(config: Config) -> None:
-    from pipeline.config import FineTuningSection
-
-    if config.fine_tuning != FineTuningSection() and config.fine_tuning.layer == "":
-        raise InputError(
-            "[fine_tuning] names no layer, so that nothing would be fine-tuned.",
-            "the layer of the backbone from which on it is trained too, as `cutpoint layers` lists them",
-            "set fine_tuning.layer, or take [fine_tuning] out",
         )
 
 
