@@ -23,13 +23,15 @@ import numpy as np
 from exporters.contract import Resize
 from exporters.errors import InputError
 from exporters.pixels import read_picture, resize
+from pipeline.costs import multiply_accumulates
 from pipeline.splitting import Example
 
 BATCH = 32
 # Decoded batches that may wait for the network: enough to keep it busy, few enough to stay small in memory.
 BATCHES_AHEAD = 4
-# Fewer pictures than this are done by Keras before a conversion to the faster runtime would be.
-FASTER_RUNTIME_FROM = 256
+# Multiply-accumulates over all pictures; fewer are done by Keras before a conversion to the faster runtime would be: one of
+# a small network takes as long as Keras does for some 1e11.
+FASTER_RUNTIME_FROM = 1e11
 LARGEST_RELATIVE_DIFFERENCE = 1e-4
 
 Compute = Callable[[np.ndarray], np.ndarray]
@@ -256,7 +258,8 @@ def fastest_compute(extractor: keras.Model, pictures: int, device: str, note: Ca
         note: called with a sentence that says what was taken.
     """
     slow = keras_compute(extractor)
-    if device == "gpu" or pictures < FASTER_RUNTIME_FROM or keras.backend.backend() != "tensorflow":
+    work = pictures * sum(map(multiply_accumulates, extractor.operations))
+    if device == "gpu" or work < FASTER_RUNTIME_FROM or keras.backend.backend() != "tensorflow":
         note(f"features through Keras ({keras.backend.backend()}, {device})")
         return slow
     fast = _litert_compute(extractor)

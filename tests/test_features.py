@@ -295,6 +295,8 @@ def extractor() -> keras.Model:
     return keras.Model(image, keras.layers.GlobalAveragePooling2D()(value))
 
 
+# So many pictures of the extractor above are worth a conversion.
+MANY = 10**8
 IMAGES = np.random.default_rng(3).integers(0, 256, (40, 16, 16, 3), np.uint8)
 
 
@@ -309,7 +311,7 @@ def test_keras_computes_what_the_network_answers(extractor: keras.Model) -> None
 
 def test_litert_agrees_and_is_taken(extractor: keras.Model) -> None:
     notes: list[str] = []
-    compute = fastest_compute(extractor, 1000, "cpu", notes.append)
+    compute = fastest_compute(extractor, MANY, "cpu", notes.append)
     slow = keras_compute(extractor)
     assert np.abs(compute(IMAGES[:32]) - slow(IMAGES[:32])).max() < 1e-4
     assert np.abs(compute(IMAGES[:7]) - slow(IMAGES[:7])).max() < 1e-4
@@ -322,14 +324,14 @@ def test_litert_that_differs_is_refused(extractor: keras.Model, monkeypatch: pyt
     slow = keras_compute(extractor)
     monkeypatch.setattr(features, "_litert_compute", lambda model: lambda images: slow(images) + np.float32(wrong))
     notes: list[str] = []
-    compute = fastest_compute(extractor, 1000, "cpu", notes.append)
+    compute = fastest_compute(extractor, MANY, "cpu", notes.append)
     assert np.array_equal(compute(IMAGES[:32]), slow(IMAGES[:32]))
     assert np.array_equal(compute(IMAGES[32:]), slow(IMAGES[32:]))
     assert len(notes) == 1
     assert "features through Keras: LiteRT differs" in notes[0]
 
 
-@pytest.mark.parametrize(("pictures", "device"), [(1000, "gpu"), (10, "cpu")])
+@pytest.mark.parametrize(("pictures", "device"), [(MANY, "gpu"), (1000, "cpu")])
 def test_keras_on_a_gpu_and_for_a_few(
     extractor: keras.Model, monkeypatch: pytest.MonkeyPatch, pictures: int, device: str
 ) -> None:
