@@ -11,6 +11,10 @@ One figure in each picture, and a line of the CSV that tells everything about it
     width         how much of the picture's width the figure takes, 0 to 1
     x_min, y_min, x_max, y_max   the figure's box in px
     mask          an indexed PNG: 0 the ground, 1 the figure
+    material      wood, brass or steel, which no picture shows; a few cells are empty, as are some of the next two columns
+    weight        in grams, 5 to 200
+    age           in days, 0 to 99
+    bin           burn, melt or store: what figure and columns decide together, see `bin_of`
 """
 
 from __future__ import annotations
@@ -26,7 +30,11 @@ LABELS = ("bar", "disc", "wedge")
 COLUMNS = (
     *("path", "label", "large", "traits", "level", "share", "width"),
     *("x_min", "y_min", "x_max", "y_max", "mask"),
+    *("material", "weight", "age", "bin"),
 )
+MATERIALS = ("wood", "brass", "steel")
+# The share of cells that nobody filled in.
+EMPTY = 0.03
 # How much of the picture's sides a figure of each level takes, from and to.
 LEVELS = ((0.22, 0.30), (0.40, 0.48), (0.58, 0.66))
 
@@ -57,9 +65,26 @@ def draw(label: str, size: tuple[int, int], box: tuple[int, int, int, int], trai
     return picture, mask
 
 
+def bin_of(label: str, material: str, weight: float, age: int) -> str:
+    """Return where a figure goes: neither its picture nor its columns tell it by themselves."""
+    if material == "wood" and label != "disc":
+        return "burn"
+    melts = {"bar": weight >= 100, "disc": age >= 50, "wedge": material == "brass"}
+    return "melt" if melts[label] else "store"
+
+
+def columns_of(label: str, generator: np.random.Generator) -> tuple[str, str, str, str]:
+    """Return material, weight, age and bin of a figure."""
+    material = MATERIALS[generator.integers(len(MATERIALS))]
+    weight, age = round(float(generator.uniform(5, 200)), 1), int(generator.integers(0, 100))
+    cells = (material, f"{weight:.1f}", f"{age}")
+    return *("" if generator.random() < EMPTY else cell for cell in cells), bin_of(label, material, weight, age)
+
+
 def make_figures(folder: Path, count: int = 900, seed: int = 0) -> Path:
     """Write `count` pictures, their masks and `figures.csv` into a folder; returns the CSV's path."""
-    generator = np.random.default_rng(seed)
+    # The pictures stay the same whatever stands beside them.
+    generator, beside = np.random.default_rng(seed), np.random.default_rng([seed, 1])
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
     for number in range(count):
@@ -77,6 +102,7 @@ def make_figures(folder: Path, count: int = 900, seed: int = 0) -> Path:
         large = "yes" if level == 3 else "no"
         held = "|".join(trait for trait, holds in traits.items() if holds)
         rows.append((name, label, large, held, level, f"{share:.2f}", f"{across / width:.3f}", *box, mask_name))
+        rows[-1] += columns_of(label, beside)
     with (folder / "figures.csv").open("w", newline="", encoding="utf-8") as stream:
         csv.writer(stream).writerows([COLUMNS, *rows])
     return folder / "figures.csv"

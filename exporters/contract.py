@@ -12,10 +12,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from exporters.columns import Column
 from exporters.errors import InputError, nearest
 
 SCHEMA_VERSION = 1
 INPUT_NAME = "image"
+# The second input of a model with tabular columns beside the picture, see `exporters.columns`.
+COLUMNS_NAME = "columns"
+# The layer of such a Keras model that gives its columns normalised, in buckets and one-hot, ahead of all heads.
+COLUMNS_ENCODED = "columns_encoded"
 FEATURES_NAME = "features"
 # What the names of outputs begin with that carry further cuts; no head may be called so.
 FEATURES_PREFIX = f"{FEATURES_NAME}_"
@@ -93,7 +98,8 @@ class Card:
     The input is always `image`: (N, `resize.height`, `resize.width`, 3), RGB, raw values 0..255;
     `input_dtype` is `uint8` for full-integer TFLite and `float32` otherwise. `created_from` is the
     fingerprint of the run; no clock time is stored, so that the same run makes the same bytes. `cut` lists the layers that
-    the backbone was cut at, the deepest last; `features_names` says which output carries which.
+    the backbone was cut at, the deepest last; `features_names` says which output carries which. `columns` are the tabular
+    columns beside the picture, which a model with such takes as its second input `columns`, float32 (N, len(columns)).
     """
 
     name: str
@@ -105,6 +111,7 @@ class Card:
     input_dtype: str = "float32"
     versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
     created_from: str = ""
+    columns: tuple[Column, ...] = ()
 
     def output(self, name: str) -> Output:
         """Return the output of that name; raises KeyError where there is none."""
@@ -112,6 +119,7 @@ class Card:
 
     def to_json(self) -> dict[str, Any]:
         """Return the card as INTERFACES fixes card.json."""
+        columns = {"columns": [column.to_json() for column in self.columns]} if self.columns else {}
         return {
             "schema_version": SCHEMA_VERSION,
             "name": self.name,
@@ -123,6 +131,7 @@ class Card:
                 "color": "RGB",
                 "layout": "NHWC",
             },
+            **columns,
             "resize": dataclasses.asdict(self.resize),
             "outputs": [_output_to_json(output) for output in sorted(self.outputs, key=lambda output: output.name)],
             "backbone": dataclasses.asdict(self.backbone),
@@ -152,8 +161,9 @@ class Card:
                 input_dtype=data["input"]["dtype"],
                 versions=dict(data["versions"]),
                 created_from=data["created_from"],
+                columns=tuple(Column.from_json(column) for column in data.get("columns", ())),
             )
-        except (KeyError, TypeError) as fault:
+        except (KeyError, TypeError, ValueError) as fault:
             raise InputError(
                 f"The card is not one that cutpoint writes: {fault}.",
                 "a card.json with the fields of schema_version 1",

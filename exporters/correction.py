@@ -22,6 +22,8 @@ import keras
 import numpy as np
 
 from exporters.cloning import clone
+from exporters.columns_encoder import encoder_of
+from exporters.inputs import Inputs, as_inputs
 from exporters.keras_graph import calls_of, consumers_of
 from exporters.rounding import GridMaker, float16_grid, per_channel_grid, round_in_parts
 
@@ -69,20 +71,22 @@ GRIDS: dict[str, GridMaker] = {
 BIAS_TOO = frozenset({"float16"})
 
 
-def correct(folded: keras.Model, precision: str, images: np.ndarray) -> keras.Model:
+
+def correct(folded: keras.Model, precision: str, images: Inputs | np.ndarray) -> keras.Model:
     """Return the model with rounded weights and corrected biases.
 
     Args:
         folded: a functional model, as `fold` gives it; not touched.
         precision: a key of GRIDS.
-        images: uint8 (N, height, width, 3), the first 96 of which are looked at.
+        images: uint8 (N, height, width, 3), with columns where the model takes them; the first 96 are looked at.
 
     Returns:
         A new model with the same layers.
     """
     rounded = clone(folded)
-    batch = keras.ops.convert_to_tensor(images[: _images_for(folded)].astype(np.float32))
-    values: dict[int, Pair] = {id(folded.inputs[0]): (batch, batch)}
+    batch = as_inputs(images)[: _images_for(folded)].named().values()
+    given = (keras.ops.convert_to_tensor(each) for each in batch)
+    values: dict[int, Pair] = {id(tensor): (each, each) for tensor, each in zip(folded.inputs, given, strict=True)}
     followers = _followers(folded)
     remaining = consumers_of(folded)
     for node in calls_of(folded):
@@ -109,10 +113,11 @@ def is_last_and_linear(layer: keras.layers.Layer, model: keras.Model) -> bool:
 
 
 def can_correct(model: keras.Model) -> bool:
-    """Tell whether `correct` can walk a model: one input, no model inside, and every layer with weights called once."""
+    """Tell whether `correct` can walk a model: pictures and columns, no model inside, layers with weights called once."""
     calls = [node.operation for node in calls_of(model)]
     several = any(_is_weighted(each) and sum(other is each for other in calls) > 1 for each in calls)
-    return len(model.inputs) == 1 and not several and not any(isinstance(each, keras.Model) for each in calls)
+    inputs = len(model.inputs) == (1 if encoder_of(model) is None else 2)
+    return inputs and not several and not any(isinstance(each, keras.Model) for each in calls)
 
 
 def _images_for(model: keras.Model) -> int:

@@ -12,9 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
+from exporters.columns import CATEGORY, Column
 from exporters.contract import (
     BINARY,
     BOXES,
+    COLUMNS_NAME,
     EMBEDDING,
     FORMATS,
     INPUT_NAME,
@@ -27,7 +29,11 @@ from exporters.contract import (
     Output,
     features_names,
 )
+from exporters.inputs import Inputs
 from exporters.papers import artifact_card, labels_files
+
+# Of a long vocabulary the README lists the first ones.
+MOST_CATEGORIES = 20
 
 
 def export_artifact(
@@ -35,7 +41,7 @@ def export_artifact(
     saved_model_dir: Path,
     card: Card,
     artifacts: Path,
-    calibration_images: np.ndarray,
+    calibration_images: Inputs | np.ndarray,
     *,
     features_everywhere: bool = False,
 ) -> Path:
@@ -46,7 +52,7 @@ def export_artifact(
         saved_model_dir: as `write_saved_model` leaves it.
         card: the Keras model's card.
         artifacts: the folder for the artifact's folder; an artifact of that name is replaced.
-        calibration_images: uint8 (N, height, width, 3) from the training split.
+        calibration_images: uint8 (N, height, width, 3) from the training split, with columns where the card has such.
         features_everywhere: whether the SavedModel gives every format the cuts' feature maps.
 
     Returns:
@@ -93,19 +99,42 @@ def _readme(name: str, card: Card, features: Mapping[str, str]) -> str:
     outputs = "\n".join(_described(output) for output in sorted(card.outputs, key=lambda output: output.name))
     outputs += "".join(f"\n- `{output}`: feature map of the layer `{layer}`" for layer, output in features.items())
     size, reading = f"{card.resize.height}, {card.resize.width}", _in_words(card)
+    command = f"cutpoint predict {name} picture.jpg" + (f" --column {card.columns[0].name}=..." if card.columns else "")
     return f"""# {card.name}: {name}
 
 Input `{INPUT_NAME}`: (N, {size}, 3) {card.input_dtype}, RGB, raw values 0..255. Pixel scaling is inside the model: give it
 the pixels as they are. Turn pictures by their EXIF orientation first, then resize them with {card.resize.method} as Pillow's
 `Image.resize` does it, crop `{card.resize.crop}`.
 
-Outputs:
+{_columns_in_words(card)}Outputs:
 
 {outputs}
 
-{reading}`cutpoint predict {name} picture.jpg` answers with it; `cutpoint verify` on the folder above proves that it answers as
+{reading}`{command}` answers with it; `cutpoint verify` on the folder above proves that it answers as
 the Keras model does. `card.json` says the same for programs.
 """
+
+
+def _columns_in_words(card: Card) -> str:
+    """Return what the second input takes, one line for each column; nothing where there is none."""
+    if not card.columns:
+        return ""
+    lines = "\n".join(f"- `{column.name}`: {_column_in_words(column)}" for column in card.columns)
+    return f"""Input `{COLUMNS_NAME}`: (N, {len(card.columns)}) float32, one number for each of these, in this order. Numbers go
+in as they are; normalising them, finding their range and one-hot are inside the model.
+
+{lines}
+
+"""
+
+
+def _column_in_words(column: Column) -> str:
+    if column.kind == CATEGORY:
+        listed = [f"{index} {name}" for index, name in enumerate(column.categories, start=1)]
+        more = ", and so on as `card.json` lists them" if len(listed) > MOST_CATEGORIES else ""
+        return f"the index of a category, 0 for an unknown one: {', '.join(listed[:MOST_CATEGORIES])}{more}"
+    bounds = f", in ranges between {', '.join(f'{each:g}' for each in column.boundaries)}" if column.boundaries else ""
+    return f"a number{bounds}; {column.default:.6g} where it is unknown"
 
 
 def _described(output: Output) -> str:

@@ -10,15 +10,16 @@ import numpy as np
 from exporters import measures, parity
 from exporters.contract import features_names
 from exporters.golden import GoldenSet
+from exporters.inputs import Inputs
 
 # The largest relative error (root mean square) of the cut point's output: another layer's is off by more than 1.
 FEATURES_LIMITS = {"float32": 1e-3, "float16": 1e-2, "dynamic_int8": 0.15, "int8": 0.35}
 
 
-def images_of_features(golden: GoldenSet) -> np.ndarray:
-    """Return the golden images whose feature maps the golden set holds: uint8 (M, height, width, 3); one where it holds none."""
+def inputs_of_features(golden: GoldenSet) -> Inputs:
+    """Return the golden images, with columns, whose feature maps the golden set holds: M of them; one where it holds none."""
     count = min((len(values) for values in golden.features.values()), default=min(1, len(golden.images)))
-    return golden.images[measures.spread(len(golden.images), count)]
+    return golden.inputs[measures.spread(len(golden.images), count)]
 
 
 def judge_features(features: Mapping[str, np.ndarray], golden: GoldenSet, precision: str) -> dict[str, Any] | None:

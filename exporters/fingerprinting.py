@@ -9,8 +9,10 @@ import keras
 import numpy as np
 
 from exporters.audit.contents import CONV, DENSE, DEPTHWISE, LINEAR, RELU, RELU6
+from exporters.columns_encoder import ColumnsEncoder
 from exporters.fingerprints import Fingerprint, WeightSet
 from exporters.folding import scale_and_shift
+from exporters.inputs import Inputs, as_inputs
 
 BATCH = 16
 # Layers that bring no constants of reals into an artifact, or only ones that are written down here.
@@ -19,7 +21,7 @@ _KNOWN = frozenset(
         *("InputLayer", "Rescaling", "Conv2D", "DepthwiseConv2D", "Dense", "BatchNormalization", "ReLU", "Activation"),
         *("Softmax", "ZeroPadding2D", "Add", "Concatenate", "Flatten", "Reshape", "GlobalAveragePooling2D"),
         *("GlobalMaxPooling2D", "MaxPooling2D", "AveragePooling2D", "Dropout", "SpatialDropout2D"),
-        *("Multiply", "Cropping2D", "Permute", "Identity"),
+        *("Multiply", "Cropping2D", "Permute", "Identity", "ColumnsEncoder"),
     )
 )
 _KINDS = {keras.layers.Conv2D: CONV, keras.layers.DepthwiseConv2D: DEPTHWISE, keras.layers.Dense: DENSE}
@@ -68,15 +70,17 @@ class WeightedLayer:
     output: keras.KerasTensor
 
 
-def weight_set(model: keras.Model, images: np.ndarray | None) -> WeightSet:
+def weight_set(model: keras.Model, images: Inputs | np.ndarray | None) -> WeightSet:
     """Write down what an artifact of a folded model must hold.
 
     Args:
         model: functional, as `fold` or `correct` gives it.
-        images: uint8 (N, height, width, 3), on which the spans of the activations are measured; None: they are not.
+        images: uint8 (N, height, width, 3), with columns where the model takes them, on which the spans of the activations
+            are measured; None: they are not.
     """
     layers = weighted_layers(model)
-    spans = _spans(model, layers, images) if images is not None and len(images) else [((), ())] * len(layers)
+    inputs = None if images is None else as_inputs(images)
+    spans = _spans(model, layers, inputs) if inputs is not None and len(inputs) else [((), ())] * len(layers)
     touched = _touched(model)
     prints = tuple(
         Fingerprint(each.name, each.kind, each.kernel, each.bias, each.activation, given, each.name in touched, taken)
@@ -153,6 +157,8 @@ def _is_complete(operation: object) -> bool:
     """Tell whether an operation has no weights but those that are written down."""
     if not isinstance(operation, keras.layers.Layer):
         return True
+    if isinstance(operation, ColumnsEncoder):
+        return True
     if isinstance(operation, keras.Model) or not type(operation).__module__.startswith("keras."):
         return False
     if type(operation) in _KINDS:
@@ -163,7 +169,7 @@ def _is_complete(operation: object) -> bool:
 
 
 def _spans(
-    model: keras.Model, layers: tuple[WeightedLayer, ...], images: np.ndarray
+    model: keras.Model, layers: tuple[WeightedLayer, ...], inputs: Inputs
 ) -> list[tuple[tuple[tuple[float, float], ...], ...]]:
     """Return for each layer the spans of what it gives and of what it takes, see `Fingerprint`."""
     if not layers:
@@ -175,7 +181,7 @@ def _spans(
         for tensor in (each.output, each.input)
     ]
     probed = {id(tensor): tensor for alone, *others in wanted for tensor in (alone, *others[0], *others[1])}
-    ends = dict(zip(probed, _ends(keras.Model(model.inputs, list(probed.values())), len(probed), images), strict=True))
+    ends = dict(zip(probed, _ends(keras.Model(model.inputs, list(probed.values())), len(probed), inputs), strict=True))
     spans = []
     for alone, beside, together in wanted:
         found = [ends[id(alone)]]
@@ -232,10 +238,11 @@ def _union(spans: list[tuple[float, float]]) -> tuple[float, float]:
     return min(low for low, _ in spans), max(high for _, high in spans)
 
 
-def _ends(probe: keras.Model, count: int, images: np.ndarray) -> list[tuple[float, float]]:
+def _ends(probe: keras.Model, count: int, inputs: Inputs) -> list[tuple[float, float]]:
     least, largest = np.full(count, np.inf), np.full(count, -np.inf)
-    for start in range(0, len(images), BATCH):
-        values = keras.tree.flatten(probe(images[start : start + BATCH].astype(np.float32), training=False))
+    for start in range(0, len(inputs), BATCH):
+        batch = list(inputs[start : start + BATCH].named().values())
+        values = keras.tree.flatten(probe(batch if len(batch) > 1 else batch[0], training=False))
         for index, value in enumerate(values):
             found = keras.ops.convert_to_numpy(value)
             least[index], largest[index] = min(least[index], found.min()), max(largest[index], found.max())
@@ -251,6 +258,8 @@ def _others(model: keras.Model) -> dict[str, np.ndarray]:
         elif isinstance(layer, keras.layers.BatchNormalization):
             scale, shift = scale_and_shift(layer)
             others |= {f"{layer.name}/scale": scale, f"{layer.name}/shift": shift}
+        elif isinstance(layer, ColumnsEncoder):
+            others |= layer.constants()
         elif type(layer) not in _KINDS:
             others |= {f"{layer.name}/{each.name}": np.asarray(each) for each in layer.weights}
     return {name: np.asarray(values, np.float32) for name, values in others.items()}

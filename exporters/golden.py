@@ -12,15 +12,17 @@ import math
 import struct
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from exporters.columns import check_encoded
 from exporters.contract import SCHEMA_VERSION, Card, Limits
 from exporters.errors import InputError
 from exporters.fingerprints import WeightSet, read_fingerprints
 from exporters.golden_files import FILES, write_expected
+from exporters.inputs import Inputs
 from exporters.truth import check_truth
 
 ARTIFACTS = "artifacts"
@@ -46,7 +48,8 @@ class GoldenSet:
     `reference` head -> float32 (N, ...); `card` is the Keras model's; `limits` precision -> limits; `fingerprints`
     precision -> the weights that its artifacts must hold, empty where none were written; `features` name of
     an output (see `contract.features_names`) -> float32 (M, height, width, channels), a cut's feature map of
-    `measures.spread(N, M)` of the images, empty without a cut.
+    `measures.spread(N, M)` of the images, empty without a cut; `columns` float32 (N, C), what stands beside each image, as
+    `columns.encode_cells` gives it, None for a model that takes images alone.
     """
 
     images: np.ndarray
@@ -56,10 +59,20 @@ class GoldenSet:
     limits: Mapping[str, Limits]
     fingerprints: Mapping[str, WeightSet] = dataclasses.field(default_factory=dict)
     features: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    columns: np.ndarray | None = None
+
+    @property
+    def inputs(self) -> Inputs:
+        """The images with their columns, as runners take them."""
+        return Inputs(self.images, self.columns)
 
 
 def write_golden(
-    golden: GoldenSet, out: Path, pictures: list[Path], reference_of_files: Mapping[str, np.ndarray]
+    golden: GoldenSet,
+    out: Path,
+    pictures: list[Path],
+    reference_of_files: Mapping[str, np.ndarray],
+    cells: Sequence[Mapping[str, str]] | None = None,
 ) -> None:
     """Write `out/golden` except for the manifest, which `write_manifest` adds once the artifacts are in place.
 
@@ -68,15 +81,17 @@ def write_golden(
         out: the result folder.
         pictures: the golden files, which `golden_files.prepare_files` wrote into `out/golden/files` already.
         reference_of_files: head -> float32 (len(pictures), ...), the Keras model's answers to those files.
+        cells: for a model with columns, column -> the cell's text, one mapping for each of `pictures`.
     """
     folder = out / GOLDEN
     folder.mkdir(parents=True, exist_ok=True)
     labels = {f"labels_{name}": values for name, values in sorted(golden.truth.items())}
-    np.savez_compressed(folder / "images.npz", images=golden.images, **labels)
+    columns = {} if golden.columns is None else {"columns": np.asarray(golden.columns, np.float32)}
+    np.savez_compressed(folder / "images.npz", images=golden.images, **columns, **labels)
     np.savez_compressed(folder / "reference.npz", **dict(sorted(golden.reference.items())))
     if golden.features:
         np.savez_compressed(folder / FEATURES, **dict(sorted(golden.features.items())))
-    write_expected(folder / FILES, pictures, golden.card, reference_of_files)
+    write_expected(folder / FILES, pictures, golden.card, reference_of_files, cells)
 
 
 def sha256_of(path: Path) -> str:
@@ -152,6 +167,7 @@ def read_golden(out: Path, manifest: Mapping) -> GoldenSet:
     try:
         with np.load(folder / "images.npz", allow_pickle=False) as arrays:
             images = arrays["images"]
+            columns = arrays["columns"] if "columns" in arrays.files else None
             truth = {name.removeprefix("labels_"): arrays[name] for name in arrays.files if name.startswith("labels_")}
         with np.load(folder / "reference.npz", allow_pickle=False) as arrays:
             reference = {name: arrays[name] for name in arrays.files}
@@ -163,6 +179,7 @@ def read_golden(out: Path, manifest: Mapping) -> GoldenSet:
         card = Card.from_json(manifest["card"])
         if images.dtype != np.uint8 or images.shape[1:] != (card.resize.height, card.resize.width, 3):
             raise ValueError(f"its images are {images.dtype} {images.shape}, which the model does not take")
+        check_encoded(card.columns, columns, len(images))
         fingerprints = read_fingerprints(folder)
         features = _read_features(folder / FEATURES, len(images))
     except _DAMAGE as fault:
@@ -171,7 +188,7 @@ def read_golden(out: Path, manifest: Mapping) -> GoldenSet:
             "images.npz and reference.npz as the export wrote them",
             "export the model again",
         ) from fault
-    return GoldenSet(images, truth, reference, card, limits, fingerprints, features)
+    return GoldenSet(images, truth, reference, card, limits, fingerprints, features, columns)
 
 
 def _check_arrays(reference: Mapping[str, np.ndarray], truth: Mapping[str, np.ndarray], card: Card) -> None:

@@ -11,14 +11,17 @@ import hashlib
 import json
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from exporters.columns import encode_cells, text_of
 from exporters.contract import SCHEMA_VERSION, Card
+from exporters.errors import InputError
+from exporters.inputs import Inputs, with_cells
 from exporters.pixels import read_picture, resize
 
 FILES = "files"
@@ -33,6 +36,7 @@ JPEG_QUALITY = 92
 # Larger pictures are made smaller before they travel: the files prove decoding and resizing, not storage.
 LONGEST_SIDE_PX = 512
 _DAMAGE = (
+    InputError,
     OSError,
     EOFError,
     ValueError,
@@ -51,11 +55,16 @@ LARGEST_DECODE_DIFFERENCE = 2
 
 @dataclasses.dataclass(frozen=True)
 class GoldenFile:
-    """One file: where it lies, the sha256 of its pixels as the model got them, and the Keras model's answers to them."""
+    """One file: where it lies, the sha256 of its pixels as the model got them, and the Keras model's answers to them.
+
+    `cells` column -> the text of its cell, as a CSV has it or somebody types it, so that the lookup of categories is judged
+    too; None for a model that takes pictures alone.
+    """
 
     path: Path
     pixels_sha256: str
     outputs: Mapping[str, Any]
+    cells: Mapping[str, str] | None = None
 
     @property
     def lossless(self) -> bool:
@@ -97,7 +106,32 @@ def images_of_files(paths: list[Path], card: Card) -> np.ndarray:
     return np.stack([resize(read_picture(path), card.resize) for path in paths]) if paths else np.empty(shape, np.uint8)
 
 
-def write_expected(folder: Path, paths: list[Path], card: Card, answers: Mapping[str, np.ndarray]) -> None:
+def cells_of_files(paths: list[Path], cells: Sequence[Mapping[str, str]]) -> list[Mapping[str, str]]:
+    """Return the cells that belong to each of the files that `prepare_files` wrote.
+
+    Args:
+        paths: what `prepare_files` returned.
+        cells: column -> cell, one mapping for each of the pictures that it was given.
+    """
+    return [cells[int(path.stem)] for path in paths]
+
+
+def inputs_of_files(paths: list[Path], card: Card, cells: Sequence[Mapping[str, str]] | None = None) -> Inputs:
+    """Return the golden files as the model takes them, with columns where the card has such.
+
+    Raises:
+        InputError: a cell that cannot be encoded, or cells for a model that takes pictures alone.
+    """
+    return with_cells(images_of_files(paths, card), card.columns, cells)
+
+
+def write_expected(
+    folder: Path,
+    paths: list[Path],
+    card: Card,
+    answers: Mapping[str, np.ndarray],
+    cells: Sequence[Mapping[str, str]] | None = None,
+) -> None:
     """Write `expected.json` beside the files.
 
     Args:
@@ -105,12 +139,14 @@ def write_expected(folder: Path, paths: list[Path], card: Card, answers: Mapping
         paths: the files.
         card: how they are resized.
         answers: head -> float32 (len(paths), ...), the Keras model's.
+        cells: for a model with columns, column -> the cell's text, one mapping for each file.
     """
     pixels = images_of_files(paths, card)
     expected = [
         {
             "file": path.name,
             "pixels_sha256": digest_of(pixels[index]),
+            **({} if cells is None else {"columns": {name: text_of(cell) for name, cell in cells[index].items()}}),
             "outputs": {name: values[index].tolist() for name, values in answers.items()},
         }
         for index, path in enumerate(paths)
@@ -138,8 +174,29 @@ def read_files(out: Path) -> list[GoldenFile]:
         outputs = {name: np.asarray(values, np.float64) for name, values in each["outputs"].items()}
         if not all(values.ndim and np.isfinite(values).all() for values in outputs.values()):
             raise ValueError(f"the answers to {each['file']} are no numbers")
-        found.append(GoldenFile(folder / each["file"], each["pixels_sha256"], outputs))
+        found.append(GoldenFile(folder / each["file"], each["pixels_sha256"], outputs, _cells(each)))
     return found
+
+
+def _cells(listed: Mapping[str, Any]) -> Mapping[str, str] | None:
+    cells = listed.get("columns")
+    if cells is not None and not (isinstance(cells, dict) and all(isinstance(each, str) for each in cells.values())):
+        raise ValueError(f"the columns of {listed['file']} are not texts by name")
+    return cells
+
+
+def encoded_cells(files: Sequence[GoldenFile], card: Card) -> np.ndarray | None:
+    """Return the columns of the golden files, float32 (N, C), looked up here; None for a model that takes pictures alone.
+
+    Raises:
+        ValueError: the files have cells and the card has no columns, or the other way round.
+        InputError: a cell that cannot be encoded.
+    """
+    for each in files:
+        if (each.cells is None) != (not card.columns):
+            told = "no columns, and the card names some" if card.columns else "columns, and the card names none"
+            raise ValueError(f"{each.path.name} has {told}")
+    return encode_cells(card.columns, [each.cells or {} for each in files]) if card.columns else None
 
 
 def check_pixels(out: Path, card: Card) -> dict[str, Any]:
@@ -153,13 +210,15 @@ def check_pixels(out: Path, card: Card) -> dict[str, Any]:
     try:
         files = read_files(out)
         pixels = images_of_files([each.path for each in files], card)
+        encoded_cells(files, card)
         other = [
             (each, mine) for each, mine in zip(files, pixels, strict=True) if each.pixels_sha256 != digest_of(mine)
         ]
         off = {each.path.name: _levels_off(out, files, each, mine) for each, mine in other}
     except _DAMAGE as fault:
         found = {"status": "failed", "files": 0, "largest_difference": None}
-        return found | {"reason": f"the golden files cannot be read: {fault}"}
+        told = fault.what if isinstance(fault, InputError) else fault
+        return found | {"reason": f"the golden files cannot be read: {told}"}
     found = {"files": len(files), "largest_difference": max(off.values(), default=0) if files else None}
     wrong = [each.path.name for each, _ in other if each.lossless or off[each.path.name] > LARGEST_DECODE_DIFFERENCE]
     if wrong:

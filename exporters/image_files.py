@@ -17,7 +17,14 @@ import PIL
 from exporters import gates_numbers, parity
 from exporters.contract import BOXES, REGRESSION, Card, Limits, Output
 from exporters.errors import NotVerifiedError, ParityError
-from exporters.golden_files import LARGEST_DECODE_DIFFERENCE, GoldenFile, images_of_files, read_files
+from exporters.golden_files import (
+    LARGEST_DECODE_DIFFERENCE,
+    GoldenFile,
+    encoded_cells,
+    images_of_files,
+    read_files,
+)
+from exporters.inputs import Inputs
 from exporters.pixels import read_picture, resize
 
 PYTHON, CHROMIUM = "python", "chromium"
@@ -25,16 +32,22 @@ PYTHON, CHROMIUM = "python", "chromium"
 
 @dataclasses.dataclass(frozen=True)
 class Decoded:
-    """The golden files, decoded and resized: `pixels` place -> uint8 (N, height, width, 3), `entries` for report.json."""
+    """The golden files, decoded and resized: `pixels` place -> uint8 (N, height, width, 3), `entries` for report.json.
+
+    `columns` place -> float32 (N, C), their cells as that place encodes them; empty for a model that takes pictures alone.
+    """
 
     files: tuple[GoldenFile, ...]
     pixels: Mapping[str, np.ndarray]
     entries: tuple[Mapping[str, Any], ...]
+    columns: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
-    def of(self, place: str) -> tuple[tuple[GoldenFile, ...], np.ndarray]:
-        """Return the files and their pixels as the decoder of that place gave them; none where it gave none."""
+    def of(self, place: str) -> tuple[tuple[GoldenFile, ...], Inputs]:
+        """Return the files and what that place makes of them; none where it decoded none."""
         pixels = self.pixels.get(place)
-        return (self.files, pixels) if pixels is not None else ((), np.empty((0, 1, 1, 3), np.uint8))
+        if pixels is None:
+            return (), Inputs(np.empty((0, 1, 1, 3), np.uint8))
+        return self.files, Inputs(pixels, self.columns.get(place))
 
 
 def decode_everywhere(out: Path, card: Card, checked: Mapping[str, Any], *, browser: bool) -> Decoded:
@@ -60,18 +73,22 @@ def decode_everywhere(out: Path, card: Card, checked: Mapping[str, Any], *, brow
     files = tuple(read_files(out))
     pixels = {PYTHON: images_of_files([each.path for each in files], card)}
     entries = [entry]
+    encoded = encoded_cells(files, card)
+    columns = {} if encoded is None else {PYTHON: encoded}
     if browser:
-        found, chromium_entry = _in_chromium(files, pixels[PYTHON], card)
+        found, chromium_entry = _in_chromium(files, Inputs(pixels[PYTHON], encoded), card)
         entries.append(chromium_entry)
         if found is not None:
-            pixels[CHROMIUM] = found
-    return Decoded(files, pixels, tuple(entries))
+            pixels[CHROMIUM] = found.images
+            columns |= {} if found.columns is None else {CHROMIUM: found.columns}
+    return Decoded(files, pixels, tuple(entries), columns)
 
 
-def _in_chromium(
-    files: tuple[GoldenFile, ...], expected: np.ndarray, card: Card
-) -> tuple[np.ndarray | None, dict[str, Any]]:
-    """Decode the files with predict.js, and let it resize what Pillow decoded: each by itself must give Pillow's pixels."""
+def _in_chromium(files: tuple[GoldenFile, ...], expected: Inputs, card: Card) -> tuple[Inputs | None, dict[str, Any]]:
+    """Decode the files with predict.js, and let it resize what Pillow decoded: each by itself must give Pillow's pixels.
+
+    It encodes their cells too, which must give Python's numbers.
+    """
     entry: dict[str, Any] = {"where": "Chromium", "decoder": "predict.js", "files": 0}
     entry |= {"largest_decode_difference": None, "largest_resize_difference": None}
     try:
@@ -82,6 +99,8 @@ def _in_chromium(
         pictures = [read_picture(each.path) for each in files]
         decoded = running.decode_files([each.path.read_bytes() for each in files], card.resize)
         resized = running.resize_pictures(pictures, card.resize)
+        rows = [each.cells or {} for each in files]
+        columns = running.encode_cells(card.columns, rows) if card.columns else None
     except (NotVerifiedError, ImportError) as fault:
         return None, entry | {"status": parity.NOT_VERIFIED, "reason": str(fault)}
     except ParityError as fault:
@@ -89,11 +108,15 @@ def _in_chromium(
     decode = max(_levels(mine, theirs) for mine, (theirs, _) in zip(pictures, decoded, strict=True))
     other = max(_levels(resize(each, card.resize), mine) for each, mine in zip(pictures, resized, strict=True))
     entry |= {"files": len(files), "largest_decode_difference": decode, "largest_resize_difference": other}
-    return _shaped([mine for _, mine in decoded], expected), entry | _judged(decode, other)
+    same = columns is None or np.array_equal(columns, expected.columns)
+    shaped = _shaped([mine for _, mine in decoded], expected.images)
+    return (None if shaped is None else Inputs(shaped, columns)), entry | _judged(decode, other, same)
 
 
-def _judged(decode: int, other: int) -> dict[str, str]:
+def _judged(decode: int, other: int, same_columns: bool) -> dict[str, str]:
     reasons = []
+    if not same_columns:
+        reasons.append("it encodes the columns of the golden files otherwise than Python does")
     if decode > LARGEST_DECODE_DIFFERENCE:
         reasons.append(
             f"it decodes the golden files {decode} levels apart, at most {LARGEST_DECODE_DIFFERENCE} is allowed"

@@ -18,8 +18,10 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from exporters.calibration import with_full_range
-from exporters.contract import CLASSIFICATIONS, INPUT_NAME, MEASURED, Card
+from exporters.columns_graph import fed_by_columns_alone
+from exporters.contract import CLASSIFICATIONS, COLUMNS_NAME, INPUT_NAME, MEASURED, Card
 from exporters.errors import InputError
+from exporters.inputs import Inputs, as_inputs
 from exporters.memory import collecting_often
 from exporters.onnx_names import settle_names
 from exporters.saved_model import SERVING
@@ -30,7 +32,9 @@ MODEL_FILE = "model.onnx"
 OPSET = 17
 
 
-def export(saved_model_dir: Path, card: Card, out: Path, *, precision: str, calibration_images: np.ndarray) -> None:
+def export(
+    saved_model_dir: Path, card: Card, out: Path, *, precision: str, calibration_images: Inputs | np.ndarray
+) -> None:
     """Write `out/model.onnx`, opset 17, with a dynamic batch.
 
     Args:
@@ -40,7 +44,8 @@ def export(saved_model_dir: Path, card: Card, out: Path, *, precision: str, cali
         precision: `float32`; `float16` (weights and arithmetic, inputs and outputs stay float32); `int8`
             (static, quantise-dequantise nodes, per channel, uint8 activations; answers that are no probabilities of
             labels are not rounded to 256 steps).
-        calibration_images: uint8 (N, height, width, 3) from the training split; only `int8` looks at them.
+        calibration_images: uint8 (N, height, width, 3) from the training split, with columns where the card has such; only
+            `int8` looks at them.
 
     Raises:
         InputError: `int8` without calibration images, or the model has operators that ONNX lacks.
@@ -54,7 +59,7 @@ def export(saved_model_dir: Path, card: Card, out: Path, *, precision: str, cali
     if precision == "float16":
         model = _to_float16(model, [output.name for output in card.outputs if output.task in MEASURED])
     if precision == "int8":
-        model = _to_int8(model, calibration_images)
+        model = _to_int8(model, as_inputs(calibration_images))
         leave_in_float(model, {output.name for output in card.outputs if output.task in CLASSIFICATIONS})
     model.producer_name, model.doc_string = "cutpoint", ""
     onnx.checker.check_model(model, full_check=True)
@@ -64,12 +69,13 @@ def export(saved_model_dir: Path, card: Card, out: Path, *, precision: str, cali
 def _to_float32(saved_model_dir: Path, card: Card) -> onnx.ModelProto:
     loaded = tf.saved_model.load(str(saved_model_dir))
     serving = loaded.signatures[SERVING]
-    shape = (None, card.resize.height, card.resize.width, 3)
-    function = tf.function(lambda image: serving(**{INPUT_NAME: image}))
+    image = tf.TensorSpec((None, card.resize.height, card.resize.width, 3), tf.float32, name=INPUT_NAME)
+    signature, function = [image], tf.function(lambda image: serving(**{INPUT_NAME: image}))
+    if card.columns:
+        signature.append(tf.TensorSpec((None, len(card.columns)), tf.float32, name=COLUMNS_NAME))
+        function = tf.function(lambda image, columns: serving(**{INPUT_NAME: image, COLUMNS_NAME: columns}))
     with collecting_often():
-        model, _ = tf2onnx.convert.from_function(
-            function, input_signature=[tf.TensorSpec(shape, tf.float32, name=INPUT_NAME)], opset=OPSET
-        )
+        model, _ = tf2onnx.convert.from_function(function, input_signature=signature, opset=OPSET)
     settle_names(model)
     pad_for_pooling(model)
     return model
@@ -96,8 +102,9 @@ def pad_for_pooling(model: onnx.ModelProto) -> None:
 
 
 def _to_float16(model: onnx.ModelProto, wide: Collection[str]) -> onnx.ModelProto:
-    divide_where_exact(model)
-    kept = last_layers(model, wide)
+    encoder = _of_columns(model)
+    divide_where_exact(model, encoder)
+    kept = [*last_layers(model, wide), *encoder]
     wrapped = ONNXModel(convert_float_to_float16(model, keep_io_types=True, node_block_list=kept or None))
     _cast_once(wrapped.model)
     # The tool adds its casts at the end of the list of nodes; ONNX wants every node behind those that feed it.
@@ -157,10 +164,11 @@ def last_layers(model: onnx.ModelProto, outputs: Collection[str]) -> list[str]:
     return found
 
 
-def divide_where_exact(model: onnx.ModelProto) -> None:
+def divide_where_exact(model: onnx.ModelProto, wide: Collection[str] = ()) -> None:
     """Turn products with a number that float16 rounds into divisions by one that it holds, in place.
 
     1 / 6 in a hard sigmoid, or 1 / 127.5 in a pixel scaling, would be off in the same way everywhere; 6 and 127.5 are not.
+    The nodes named by `wide` stay as they are.
     """
     graph = model.graph
     numbers = {
@@ -171,7 +179,7 @@ def divide_where_exact(model: onnx.ModelProto) -> None:
     uses = collections.Counter(name for node in graph.node for name in node.input)
     for node in graph.node:
         constants = [name for name in node.input if name in numbers]
-        if node.op_type != "Mul" or len(constants) != 1 or len(node.input) != 2:
+        if node.op_type != "Mul" or len(constants) != 1 or len(node.input) != 2 or node.name in wide:
             continue
         number = float(numpy_helper.to_array(numbers[constants[0]]).reshape(()))
         if not number or _is_exact(number):
@@ -225,9 +233,10 @@ def leave_in_float(model: onnx.ModelProto, rounded: Collection[str]) -> None:
 
 
 class _CalibrationImages(quantization.CalibrationDataReader):
-    def __init__(self, images: np.ndarray) -> None:
+    def __init__(self, inputs: Inputs) -> None:
+        widened = with_full_range(inputs)
         self._feeds: Iterator[dict[str, np.ndarray]] = (
-            {INPUT_NAME: image[None].astype(np.float32)} for image in with_full_range(images)
+            widened[index : index + 1].named() for index in range(len(widened))
         )
 
     def get_next(self) -> dict[str, np.ndarray] | None:
@@ -245,8 +254,16 @@ def _of_lengths(model: onnx.ModelProto) -> list[str]:
     return squares + [node.name for node in products if reciprocals.intersection(node.input)]
 
 
-def _to_int8(model: onnx.ModelProto, calibration_images: np.ndarray) -> onnx.ModelProto:
-    if not len(calibration_images):
+def _of_columns(model: onnx.ModelProto) -> list[str]:
+    """Return the names of the nodes that encode the columns, which stay in float32: a year in 8 or 16 bits is no year."""
+    inputs = {each.name for each in model.graph.input}
+    calls = [(node.input, node.output) for node in model.graph.node]
+    found = fed_by_columns_alone(calls, inputs & {COLUMNS_NAME}, inputs - {COLUMNS_NAME})
+    return [node.name for node in model.graph.node if found.intersection(node.output)]
+
+
+def _to_int8(model: onnx.ModelProto, calibration: Inputs) -> onnx.ModelProto:
+    if not len(calibration):
         raise InputError(
             "There are no calibration images for onnx-int8.",
             "at least one image in the training split",
@@ -259,11 +276,11 @@ def _to_int8(model: onnx.ModelProto, calibration_images: np.ndarray) -> onnx.Mod
         quantization.quantize_static(
             str(prepared),
             str(quantised),
-            _CalibrationImages(calibration_images),
+            _CalibrationImages(calibration),
             quant_format=quantization.QuantFormat.QDQ,
             per_channel=True,
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
-            nodes_to_exclude=_of_lengths(onnx.load(prepared)),
+            nodes_to_exclude=[*_of_lengths(onnx.load(prepared)), *_of_columns(onnx.load(prepared))],
         )
         return onnx.load(quantised)

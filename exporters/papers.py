@@ -41,6 +41,8 @@ def card_fault(folder: Path, name: ArtifactName, promised: Card) -> str:
         return f"its card says precision {card.precision}, its folder {name.precision}"
     if (card.resize, card.cut, card.backbone) != (promised.resize, promised.cut, promised.backbone):
         return "its card names another resize, cut or backbone than the golden set"
+    if card.columns != promised.columns:
+        return "its card describes the columns otherwise than the Keras model does"
     for output in promised.outputs:
         if output.name not in {each.name for each in card.outputs}:
             return f"its card has no output '{output.name}'"

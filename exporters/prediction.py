@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from exporters.columns import CATEGORY, Column, text_of
 from exporters.contract import FORMATS, SEGMENTATION, Card, Output
 from exporters.errors import InputError
 from exporters.explanation import Seen, explain
 from exporters.golden import ARTIFACTS
+from exporters.inputs import with_cells
 from exporters.masks import write_mask
 from exporters.papers import parse_artifact_name
 from exporters.pixels import load_images_and_sizes
@@ -19,7 +23,11 @@ SHOWN_VALUES = 6
 
 
 def predict_pictures(
-    folder_or_artifact: Path, pictures: list[Path], top: int, masks: Path | None = None
+    folder_or_artifact: Path,
+    pictures: list[Path],
+    top: int,
+    masks: Path | None = None,
+    cells: Sequence[Mapping[str, Any]] | None = None,
 ) -> list[dict[str, Any]]:
     """Answer pictures.
 
@@ -29,14 +37,16 @@ def predict_pictures(
         pictures: image files.
         top: how many labels to give for each.
         masks: a folder, made where it is missing, for the segmentations as `<picture>.<head>.png`, see `write_mask`.
+        cells: column -> its cell, one mapping for each picture, see `columns.encode_cells`; None: nothing is known of any.
 
     Returns:
         `[{"path", "artifact", "outputs": {head: answer}}]`, each answer as `explain` gives it; one that was written as a
-        mask has the path of it as `mask` too.
+        mask has the path of it as `mask` too. Of a model with columns each has `columns` too, column -> the cell that the
+        answer rests on, None where nothing is known, and `unknown`, those categories that training never saw.
 
     Raises:
-        InputError: no artifact there, a picture that cannot be read, masks of a model that gives none, or a folder of them
-            that cannot be written.
+        InputError: no artifact there, a picture that cannot be read, masks of a model that gives none, a folder of them
+            that cannot be written, or cells that the model has no column for or that hold no number.
     """
     folder = find_artifact(folder_or_artifact)
     card = Card.read(folder / "card.json")
@@ -47,9 +57,11 @@ def predict_pictures(
             "a head of the task 'segmentation'",
             "leave --masks out, or use another model",
         )
+    # Cells are looked at before the pictures, of which there may be many.
+    with_cells(np.empty((len(pictures), 0)), card.columns, cells)
     images, sizes = load_images_and_sizes(pictures, card.resize)
     with open_runner(folder, parse_artifact_name(folder.name).format) as runner:
-        answers = runner.predict(images)
+        answers = runner.predict(with_cells(images, card.columns, cells))
     found = []
     for index, (path, size) in enumerate(zip(pictures, sizes, strict=True)):
         seen = Seen(*size, card.resize)
@@ -58,8 +70,37 @@ def predict_pictures(
             if output.task == SEGMENTATION:
                 target = _mask_path(masks, pictures, index, output)
                 told[output.name]["mask"] = str(write_mask(answers[output.name][index], seen, target))
-        found.append({"path": str(path), "artifact": folder.name, "outputs": told})
+        known = columns_told(card.columns, cells[index] if cells is not None else {})
+        found.append({"path": str(path), "artifact": folder.name, **known, "outputs": told})
     return found
+
+
+def columns_told(columns: Sequence[Column], row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what an answer rests on: `columns`, column -> text of its cell or None, and `unknown`, the names of categories
+    that training never saw; nothing for a model that takes pictures alone.
+    """
+    if not columns:
+        return {}
+    texts = {column.name: text_of(row.get(column.name)) or None for column in columns}
+    strange = [
+        column.name
+        for column in columns
+        if column.kind == CATEGORY and texts[column.name] and texts[column.name] not in column.categories
+    ]
+    return {"columns": texts, "unknown": strange}
+
+
+def remark_on_columns(answers: Sequence[Mapping[str, Any]]) -> str:
+    """Return a sentence on what `predict_pictures` was not told of the columns, for stderr; nothing where it was told all."""
+    empty = {name for each in answers for name, cell in each.get("columns", {}).items() if cell is None}
+    strange = {(name, each["columns"][name]) for each in answers for name in each.get("unknown", ())}
+    parts = []
+    if empty:
+        parts.append(f"Nothing is said of {', '.join(sorted(empty))}: taken as unknown.")
+    if strange:
+        named = ", ".join(f"{name} {cell!r}" for name, cell in sorted(strange))
+        parts.append(f"Training never saw {named}: answered as an unknown category.")
+    return " ".join(parts)
 
 
 def _mask_path(folder: Path, pictures: list[Path], index: int, output: Output) -> Path:

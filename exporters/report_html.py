@@ -11,6 +11,7 @@ import jinja2
 
 from exporters import report_cells as cells
 from exporters import report_checks as checked
+from exporters import report_columns as columns
 from exporters import report_facts as facts
 from exporters import report_numbers as numbers
 from exporters import report_sections as sections
@@ -50,6 +51,7 @@ def to_html(report: Mapping[str, Any], images: np.ndarray | None = None) -> str:
         name=report.get("name") or "Model",
         verdict=checked.verdict_of(report),
         tally=checked.tally(report),
+        headlines=tasks.headlines(report),
         rows=rows,
         here=facts.HERE,
         summaries=[summary.row for summary in summaries],
@@ -83,8 +85,9 @@ def _stages(stages: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _card(card: Mapping[str, Any]) -> list[tuple[str, str]]:
-    elsewhere = ("outputs", "versions", "schema_version")
+    elsewhere = ("columns", "outputs", "versions", "schema_version")
     lines = [(key, _value(value)) for key, value in card.items() if key not in elsewhere]
+    lines += [(f"column {name}", text) for name, text in columns.columns_told({"card": card})]
     for output in card.get("outputs") or []:
         known = {key: value for key, value in output.items() if key != "name" and value}
         lines.append((f"output {output.get('name')}", _value(known)))

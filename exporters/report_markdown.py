@@ -8,6 +8,7 @@ from typing import Any
 
 from exporters import report_cells as cells
 from exporters import report_checks as checked
+from exporters import report_columns as columns
 from exporters import report_facts as facts
 from exporters import report_numbers as numbers
 from exporters import report_tasks as tasks
@@ -36,6 +37,9 @@ def to_markdown(report: Mapping[str, Any]) -> str:
         parts.append(_table(headers, lines))
     if keras := keras_accuracy(report):
         parts.append(escape(keras))
+    if beside := columns.columns_told(report):
+        told = "\n".join(f"- **{escape(name)}**: {escape(text)}" for name, text in beside)
+        parts.append(f"### Columns beside the picture\n\n{told}")
     if told := tasks.told(facts.rows(report)):
         parts.append("### Outputs\n\n" + "\n".join(f"- {escape(sentence)}" for sentence in told))
     if wrong := checked.reasons(report):

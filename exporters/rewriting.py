@@ -13,6 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from exporters.columns_encoder import ColumnsEncoder, find_encoder
 from exporters.convolutions import dense, gelu, grouped, is_exact_gelu, separable, with_weights
 from exporters.keras_graph import copy_of, each_once, graph_of, rebuild, run
 
@@ -50,6 +51,7 @@ def rewrite(model: keras.Model) -> Rewritten:
       groups one Conv2D for each; Dense on feature maps Conv2D 1 x 1;
     - Normalization, and sums and products with a number, become Rescaling; sums and products of two values Add and Multiply;
     - what several layers activate in the same way is activated once;
+    - what encodes the columns beside the picture becomes one layer, see `exporters.columns_encoder`;
     - GELU is computed by the error function, and unit length in the order that TFLite has an operator for.
 
     Args:
@@ -69,12 +71,19 @@ class _Rewriting:
         self._renamed: dict[str, str] = {}
         # What was activated, and how -> the value that was, which keeps its id from being another's, and what came out.
         self._activated: dict[tuple[int, str], tuple[Any, Any]] = {}
+        self._encoder = find_encoder(model)
         self._replace = each_once(self._replacement)
 
     def rewritten(self) -> Rewritten:
         return Rewritten(rebuild(self._model, self._replace), self._renamed)
 
     def _replacement(self, operation: Any) -> Callable:
+        if self._encoder and id(operation) in self._encoder.operations:
+            return lambda value, *arguments, **options: value
+        if self._encoder and id(operation) == self._encoder.last:
+            encoder = ColumnsEncoder(self._encoder.columns, name=operation.name)
+            # Every column has come through as all of them.
+            return lambda values, **options: encoder(values[0])
         if not isinstance(operation, keras.layers.Layer):
             return self._bare(operation)
         if isinstance(operation, keras.Model) and hasattr(graph_of(operation), "_run_through_graph"):

@@ -22,6 +22,7 @@ from exporters.contract import (
     runtimes_called,
 )
 from exporters.errors import NotVerifiedError
+from exporters.inputs import Inputs, as_inputs
 
 LATENCY_REPEATS = 20
 SAMPLE_REPEATS = 3
@@ -121,34 +122,39 @@ class Answers:
 
 
 def run_artifact(
-    runtime: Runtime, folder: Path, images: np.ndarray, files: np.ndarray, features_of: np.ndarray | None = None
+    runtime: Runtime,
+    folder: Path,
+    images: np.ndarray | Inputs,
+    files: np.ndarray | Inputs,
+    features_of: np.ndarray | Inputs | None = None,
 ) -> Answers:
     """Let an artifact answer in one runtime.
 
     Args:
         runtime: where.
         folder: the artifact's.
-        images: uint8 or float32 (N, height, width, 3), 0..255.
-        files: uint8 (M, height, width, 3), the golden files as this runtime's own decoder gave them; slow
-            runtimes take the first ones.
-        features_of: uint8 (M, height, width, 3) whose features are wanted too.
+        images: uint8 or float32 (N, height, width, 3), 0..255; with columns for a model that takes such.
+        files: likewise, the golden files as this runtime's own decoder gave them; slow runtimes take the first ones.
+        features_of: likewise, those whose features are wanted too.
 
     Raises:
         NotVerifiedError: the runtime is not there.
         ParityError: it cannot load or run the artifact.
+        InputError: columns are missing, or the artifact has no place for them.
     """
+    inputs = as_inputs(images)
     of_files = files[: runtime.images] if runtime.images else files
     with open_runtime(runtime, folder) as runner:
         facts = {"version": runner.version, "where": getattr(runner, "where", "this machine")}
         start = time.perf_counter()
         heads = _heads_only(runner)
-        outputs = runner.predict(images, **heads)
+        outputs = runner.predict(inputs, **heads)
         answers_of_files = runner.predict(of_files, **heads) if len(of_files) else {}
-        times = runner.time_one(images[0], SAMPLE_REPEATS if runtime.images else LATENCY_REPEATS)
+        times = runner.time_one(inputs[:1], SAMPLE_REPEATS if runtime.images else LATENCY_REPEATS)
         features = _features(runner, features_of)
         inference_s = time.perf_counter() - start
     facts |= {
-        "images": len(images),
+        "images": len(inputs),
         "latency_ms": {"median": float(np.median(times)), "p95": float(np.quantile(times, 0.95))},
         "inference_s": round(inference_s, 3),
     }
@@ -161,5 +167,5 @@ def _heads_only(runner: Any) -> dict[str, Any]:
     return {"outputs": heads} if hasattr(runner, "features") and len(heads) < len(runner.output_names) else {}
 
 
-def _features(runner: Any, images: np.ndarray | None) -> Mapping[str, np.ndarray] | None:
-    return runner.features(images) if images is not None and hasattr(runner, "features") else None
+def _features(runner: Any, given: np.ndarray | Inputs | None) -> Mapping[str, np.ndarray] | None:
+    return runner.features(given) if given is not None and hasattr(runner, "features") else None

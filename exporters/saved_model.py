@@ -8,10 +8,12 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from exporters.contract import FEATURES_NAME, INPUT_NAME
+from exporters.contract import COLUMNS_ENCODED, COLUMNS_NAME, FEATURES_NAME, INPUT_NAME
 
 SERVING = "serving_default"
 WITH_FEATURES = "with_features"
+# Of a model with columns: what encodes them, and all the rest, which takes them encoded.
+ENCODER, BODY = "encoder", "body"
 
 
 def write_saved_model(
@@ -20,17 +22,19 @@ def write_saved_model(
     """Trace a Keras model once and write it as a SavedModel.
 
     Args:
-        model: takes `image` (N, height, width, 3) float32 0..255, gives a dict of named outputs.
+        model: takes `image` (N, height, width, 3) float32 0..255, and `columns` (N, C) float32 where it has such, and gives a
+            dict of named outputs.
         cut: name of an output -> name of the layer that it carries, as `contract.features_names` pairs them; a layer's name
             alone is carried as `features`; None or nothing where there is none.
         folder: where the SavedModel goes; must not exist.
         features_everywhere: whether `serving_default` gives the features too.
 
     Returns:
-        `folder`, with the signatures `serving_default` (the heads) and, with a cut, `with_features` (heads and features).
+        `folder`, with the signatures `serving_default` (the heads) and, with a cut, `with_features` (heads and features);
+        of a model with columns also `encoder` (`columns` -> `columns_encoded`) and `body` (`image` and `columns_encoded` ->
+        what `serving_default` gives).
     """
     carried = {FEATURES_NAME: cut} if isinstance(cut, str) else dict(cut or {})
-    signature = [tf.TensorSpec((None, *model.inputs[0].shape[1:]), tf.float32, name=INPUT_NAME)]
     archive = keras.export.ExportArchive()
     archive.track(model)
     served = model
@@ -38,11 +42,35 @@ def write_saved_model(
         features = {name: model.get_layer(layer).output for name, layer in carried.items()}
         # Named, because Keras would number it by a counter of the process, and the name stands in the graph.
         both = keras.Model(model.inputs, {**named_outputs(model), **features}, name=model.name)
-        archive.add_endpoint(WITH_FEATURES, lambda image: _floats(both(image, training=False)), signature)
+        _add_endpoint(archive, WITH_FEATURES, both)
         served = both if features_everywhere else model
-    archive.add_endpoint(SERVING, lambda image: _floats(served(image, training=False)), signature)
+    _add_endpoint(archive, SERVING, served)
+    if takes_columns(model):
+        encoded = model.get_layer(COLUMNS_ENCODED).output
+        encoder = keras.Model(model.inputs[1], {COLUMNS_ENCODED: encoded}, name=f"{model.name}_{ENCODER}")
+        body = keras.Model([model.inputs[0], encoded], named_outputs(served), name=f"{model.name}_{BODY}")
+        _add_endpoint(archive, ENCODER, encoder, COLUMNS_NAME)
+        _add_endpoint(archive, BODY, body, INPUT_NAME, COLUMNS_ENCODED)
     archive.write_out(str(folder), verbose=False)
     return folder
+
+
+def takes_columns(model: keras.Model) -> bool:
+    """Tell whether a model takes columns beside the picture."""
+    return len(model.inputs) > 1
+
+
+def _add_endpoint(archive: keras.export.ExportArchive, name: str, model: keras.Model, *inputs: str) -> None:
+    """Trace a model under a name; `inputs` are the names that its inputs get."""
+    names = inputs or (INPUT_NAME, COLUMNS_NAME)[: len(model.inputs)]
+    signature = [
+        tf.TensorSpec((None, *each.shape[1:]), tf.float32, name=called)
+        for each, called in zip(model.inputs, names, strict=True)
+    ]
+    if len(names) == 1:
+        archive.add_endpoint(name, lambda image: _floats(model(image, training=False)), signature)
+    else:
+        archive.add_endpoint(name, lambda image, second: _floats(model([image, second], training=False)), signature)
 
 
 def named_outputs(model: keras.Model) -> dict[str, keras.KerasTensor]:

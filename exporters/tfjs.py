@@ -14,6 +14,7 @@ import keras  # noqa: F401  imported first: it probes for jax, which must not fi
 import numpy as np
 
 from exporters.contract import MEASURED, Card
+from exporters.inputs import Inputs
 from exporters.saved_model import SERVING, WITH_FEATURES
 from exporters.tfjs_fusions import take_apart
 from exporters.tfjs_weights import quantise_kernels, store_in_float16
@@ -31,7 +32,9 @@ _UNUSED_IMPORTS = (
 )
 
 
-def export(saved_model_dir: Path, card: Card, out: Path, *, precision: str, calibration_images: np.ndarray) -> None:
+def export(
+    saved_model_dir: Path, card: Card, out: Path, *, precision: str, calibration_images: Inputs | np.ndarray
+) -> None:
     """Write `out/model.json` and its weight shards.
 
     Args:

@@ -17,6 +17,9 @@ from typing import Any
 
 import numpy as np
 
+from exporters.columns_graph import fed_by_columns_alone
+from exporters.contract import COLUMNS_NAME
+
 SHARD_BYTES = 4 * 2**20
 # Operator -> the axes of its kernel over which one scale is shared; the kernel is the second input of each.
 _SHARED_AXES = {
@@ -63,9 +66,9 @@ def store_in_float16(folder: Path, wide: Collection[str] = ()) -> None:
     model = json.loads(path.read_text(encoding="utf-8"))
     nodes = model["modelTopology"]["node"]
     sources = {node["name"]: node["input"][0] for node in nodes if node["op"] == "Identity"}
-    found, kept = set(), _last_layers(model, wide)
+    found, kept, encoder = set(), _last_layers(model, wide), _of_columns(model)
     for node in nodes:
-        if node["name"] in kept:
+        if node["name"] in kept or node["name"] in encoder:
             continue
         following = node["input"][1:] if node["op"] in _SHARED_AXES or node["op"] in _ADDITIONS else ()
         for name in following:
@@ -78,6 +81,17 @@ def store_in_float16(folder: Path, wide: Collection[str] = ()) -> None:
     }
     _write_weights(folder, model, weights, narrow, {"dtype": "float16"})
     path.write_text(json.dumps(model, sort_keys=True, separators=(",", ":"), ensure_ascii=False), encoding="utf-8")
+
+
+def _of_columns(model: dict[str, Any]) -> set[str]:
+    """Return the names of the nodes that encode columns, which stay in float32."""
+    inputs = {name: each["name"].split(":")[0] for name, each in model["signature"]["inputs"].items()}
+    columns = {node for name, node in inputs.items() if name == COLUMNS_NAME}
+    calls = [
+        ([each.split(":")[0] for each in node.get("input", ())], [node["name"]])
+        for node in model["modelTopology"]["node"]
+    ]
+    return fed_by_columns_alone(calls, columns, set(inputs.values()) - columns)
 
 
 def _last_layers(model: dict[str, Any], outputs: Collection[str]) -> set[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import keras
@@ -13,9 +13,11 @@ from ai_edge_litert.interpreter import Interpreter
 from tensorflow.lite.python.convert_phase import ConverterError
 
 from exporters.calibration import with_full_range
-from exporters.contract import INPUT_NAME, MEASURED, Card
+from exporters.contract import COLUMNS_ENCODED, COLUMNS_NAME, INPUT_NAME, MEASURED, Card
 from exporters.errors import CutpointError, InputError
-from exporters.saved_model import SERVING
+from exporters.inputs import Inputs, as_inputs
+from exporters.saved_model import BODY, ENCODER, SERVING
+from exporters.tflite_inputs import prepend_encoder
 from exporters.tflite_outputs import settle_outputs, widen_outputs
 from exporters.unsupported import unsupported
 
@@ -23,7 +25,9 @@ MODEL_FILE = "model.tflite"
 BATCH = 16
 
 
-def export(saved_model_dir: Path, card: Card, out: Path, *, precision: str, calibration_images: np.ndarray) -> None:
+def export(
+    saved_model_dir: Path, card: Card, out: Path, *, precision: str, calibration_images: Inputs | np.ndarray
+) -> None:
     """Write `out/model.tflite`.
 
     Args:
@@ -31,31 +35,46 @@ def export(saved_model_dir: Path, card: Card, out: Path, *, precision: str, cali
         card: names of the outputs and their kinds of task.
         out: the artifact's folder, which exists.
         precision: `float32`, `float16`, `dynamic_int8` or `int8`. `int8` computes in integers throughout, takes
-            uint8 with scale 1.0 and zero point 0, and answers classifications in uint8 and all else in float32.
-        calibration_images: uint8 (N, height, width, 3) from the training split; only `int8` looks at them.
+            uint8 with scale 1.0 and zero point 0, and answers classifications in uint8 and all else in float32. Columns
+            are float32 in each of them, and so is what encodes them.
+        calibration_images: uint8 (N, height, width, 3) from the training split, with columns where the card has such; only
+            `int8` looks at them.
 
     Raises:
         InputError: `int8` without calibration images, or the model has operators that TFLite lacks.
         CutpointError: the input scale of `int8` did not come out as 1.0.
     """
-    converter = tf.lite.TFLiteConverter.from_saved_model(str(saved_model_dir), signature_keys=[SERVING])
+    converter = _converter(saved_model_dir, card)
+    inputs = as_inputs(calibration_images)
     if precision != "float32":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if precision == "float16":
         converter.target_spec.supported_types = [tf.float16]
     if precision == "int8":
-        _ask_for_full_integers(converter, calibration_images)
+        _ask_for_full_integers(converter, _calibration(saved_model_dir, card, inputs))
     try:
         content = converter.convert()
         if precision == "float16" and _measured(card):
-            plain = tf.lite.TFLiteConverter.from_saved_model(str(saved_model_dir), signature_keys=[SERVING]).convert()
+            plain = _converter(saved_model_dir, card).convert()
             content = widen_outputs(content, plain, _measured(card))
     except ConverterError as fault:
         raise unsupported("TFLite", saved_model_dir, fault) from fault
     if precision == "int8":
+        content = settle_outputs(content, card, _column_ranges(saved_model_dir, card, inputs))
+    if card.columns:
+        content = prepend_encoder(content, _from_signature(saved_model_dir, ENCODER).convert())
+    if precision == "int8":
         _check_input_scale(content)
-        content = settle_outputs(content, card, _column_ranges(saved_model_dir, card, calibration_images))
     (out / MODEL_FILE).write_bytes(content)
+
+
+def _converter(saved_model_dir: Path, card: Card) -> tf.lite.TFLiteConverter:
+    """Return the converter of what computes in the artifact's precision: of a model with columns, all but their encoder."""
+    return _from_signature(saved_model_dir, BODY if card.columns else SERVING)
+
+
+def _from_signature(saved_model_dir: Path, signature: str) -> tf.lite.TFLiteConverter:
+    return tf.lite.TFLiteConverter.from_saved_model(str(saved_model_dir), signature_keys=[signature])
 
 
 def convert_in_memory(model: keras.Model) -> bytes:
@@ -69,17 +88,26 @@ def convert_in_memory(model: keras.Model) -> bytes:
         return tf.lite.TFLiteConverter.from_saved_model(work, signature_keys=[SERVING]).convert()
 
 
-def _ask_for_full_integers(converter: tf.lite.TFLiteConverter, calibration_images: np.ndarray) -> None:
-    if not len(calibration_images):
+def _calibration(saved_model_dir: Path, card: Card, inputs: Inputs) -> list[dict[str, np.ndarray]]:
+    """Return what the converter runs through the model: input name -> float32, one picture each."""
+    if not len(inputs):
         raise InputError(
             "There are no calibration images for tflite-int8.",
             "at least one image in the training split",
             "give training images or leave int8 out of --formats",
         )
+    given = with_full_range(inputs).named()
+    if card.columns:
+        loaded = tf.saved_model.load(str(saved_model_dir))
+        encoded = loaded.signatures[ENCODER](**{COLUMNS_NAME: tf.constant(given.pop(COLUMNS_NAME))})
+        given[COLUMNS_ENCODED] = encoded[COLUMNS_ENCODED].numpy()
+    count = len(given[INPUT_NAME])
+    return [{name: values[index : index + 1] for name, values in given.items()} for index in range(count)]
 
-    def representative_dataset() -> Iterator[dict[str, np.ndarray]]:
-        for image in with_full_range(calibration_images):
-            yield {INPUT_NAME: image[None].astype(np.float32)}
+
+def _ask_for_full_integers(converter: tf.lite.TFLiteConverter, calibration: Sequence[Mapping[str, np.ndarray]]) -> None:
+    def representative_dataset() -> Iterator[Mapping[str, np.ndarray]]:
+        yield from calibration
 
     converter.representative_dataset = representative_dataset
     converter.inference_input_type = tf.uint8
@@ -92,17 +120,18 @@ def _measured(card: Card) -> list[str]:
     return [output.name for output in card.outputs if output.task in MEASURED]
 
 
-def _column_ranges(saved_model_dir: Path, card: Card, calibration_images: np.ndarray) -> dict[str, np.ndarray]:
+def _column_ranges(saved_model_dir: Path, card: Card, inputs: Inputs) -> dict[str, np.ndarray]:
     """Return output -> float64 (2, columns), least and largest, over the calibration images: of what has columns of its own."""
     names = _measured(card)
     if not names:
         return {}
     # Held for as long as its signature is called, which does not hold it.
     loaded = tf.saved_model.load(str(saved_model_dir))
-    serving, images = loaded.signatures[SERVING], with_full_range(calibration_images)
+    serving, inputs = loaded.signatures[SERVING], with_full_range(inputs)
     found: dict[str, list[np.ndarray]] = {name: [] for name in names}
-    for start in range(0, len(images), BATCH):
-        answers = serving(**{INPUT_NAME: tf.constant(images[start : start + BATCH], tf.float32)})
+    for start in range(0, len(inputs), BATCH):
+        batch = inputs[start : start + BATCH].named()
+        answers = serving(**{name: tf.constant(values) for name, values in batch.items()})
         for name in names:
             answer = answers[name].numpy().astype(np.float64)
             found[name].append(answer.reshape(len(answer), -1))
@@ -111,6 +140,7 @@ def _column_ranges(saved_model_dir: Path, card: Card, calibration_images: np.nda
 
 
 def _check_input_scale(content: bytes) -> None:
+    # The pictures come first, with columns and without.
     details = Interpreter(model_content=content).get_input_details()[0]
     scale, zero_point = details["quantization"]
     if details["dtype"] != np.uint8 or abs(scale - 1.0) > 1e-6 or zero_point != 0:

@@ -43,7 +43,7 @@ def settle_outputs(content: bytes, card: Card, ranges: Mapping[str, np.ndarray])
     classified = {output.name for output in card.outputs if output.task in CLASSIFICATIONS}
     settling = _Settling(model)
     for entry in model.signatureDefs[0].outputs:
-        settling.settle(entry, _text(entry.name), classified, ranges)
+        settling.settle(entry, text_of(entry.name), classified, ranges)
     settling.finish()
     return pack(model)
 
@@ -82,7 +82,7 @@ def widen_outputs(content: bytes, plain: bytes, outputs: Collection[str]) -> byt
 def _last_dense(model: schema.ModelT, output: str) -> schema.OperatorT | None:
     """Return the dense layer whose values are an output; None where something else gives it."""
     signature = model.signatureDefs[0]
-    index = next(int(each.tensorIndex) for each in signature.outputs if _text(each.name) == output)
+    index = next(int(each.tensorIndex) for each in signature.outputs if text_of(each.name) == output)
     for operator in model.subgraphs[signature.subgraphIndex].operators:
         if index in map(int, operator.outputs):
             code = model.operatorCodes[operator.opcodeIndex].builtinCode
@@ -229,5 +229,6 @@ def _quantisation(scale: np.ndarray | float, zero_point: np.ndarray | int) -> sc
     return schema.QuantizationParametersT(scale=scales, zeroPoint=zero_points)
 
 
-def _text(name: bytes | str | None) -> str:
+def text_of(name: bytes | str | None) -> str:
+    """Return a name of a file as text, whichever of the two the generated code gives; empty for none."""
     return name.decode() if isinstance(name, bytes) else name or ""

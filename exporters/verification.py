@@ -25,7 +25,7 @@ from exporters.contract import (
     is_features_name,
 )
 from exporters.errors import InputError, MissingKernelError, NotVerifiedError, ParityError
-from exporters.feature_maps import images_of_features, judge_features
+from exporters.feature_maps import inputs_of_features, judge_features
 from exporters.golden import ARTIFACTS, GoldenSet, check_files, read_golden, read_manifest, sha256_of
 from exporters.golden_files import check_pixels
 from exporters.image_files import Decoded, decode_everywhere, judge_files
@@ -189,10 +189,10 @@ def _verify_in_runtime(
         reason = "the golden set holds no images: nothing was compared"
         return entry | {"status": parity.NOT_VERIFIED, "reason": reason}
     place = "chromium" if runtime.browser else "python"
-    files, pixels = decoded.of(place) if decoded else ((), golden.images[:0])
+    files, of_files = decoded.of(place) if decoded else ((), golden.inputs[:0])
     try:
         chosen = measures.spread(len(golden.images), runtime.images or len(golden.images))
-        answers = run_artifact(runtime, folder, golden.images[chosen], pixels, images_of_features(golden))
+        answers = run_artifact(runtime, folder, golden.inputs[chosen], of_files, inputs_of_features(golden))
     except MissingKernelError as fault:
         return {"runtime": f"{runtime} for {folder.name}", "reason": fault.what, "mend": fault.mend}
     except NotVerifiedError as fault:

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from exporters.errors import InputError, NotVerifiedError, ParityError
+from exporters.inputs import Inputs
 from exporters.runners import tfjs
 from exporters.runners.tfjs import TfjsRunner
 from tests import tiny_tfjs
@@ -60,7 +61,7 @@ def test_large_batches_one_output_and_no_tensor_left(tiny: tuple[Path, keras.Mod
     with TfjsRunner(tiny[0]) as runner:
         assert runner.predict(images, outputs=("features",))["features"].shape == (3000, 8, 8, 16)
         request = {"command": "predict", "outputs": ["apple"]}
-        held = {runner._ask(images[:4], request)[0]["tensors"] for _ in range(5)}
+        held = {runner._ask(Inputs(images[:4]), request)[0]["tensors"] for _ in range(5)}
     assert len(held) == 1
 
 

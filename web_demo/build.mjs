@@ -22,7 +22,7 @@ const litert = join(here, "node_modules", "@litertjs", "core");
 // The folder in exporters/javascript, and what is copied into it. Each library's wasm is the one build of it that runs
 // here: onnxruntime-web has a single one without WebGPU, LiteRT.js one for a thread alone.
 const copied = [
-  ...["predict.js", "explain.js", "pixels.js", "index.html", "style.css", "icon.svg"].map((name) => ["", join(here, name)]),
+  ...["predict.js", "columns.js", "explain.js", "pixels.js", "index.html", "style.css", "icon.svg"].map((name) => ["", join(here, name)]),
   ...["", "-simd", "-threaded-simd"].map((kind) => ["", join(wasm, `tfjs-backend-wasm${kind}.wasm`)]),
   ["parity", join(here, "parity.html")],
   ...["mjs", "wasm"].map((suffix) => ["parity", join(onnx, `ort-wasm-simd-threaded.${suffix}`)]),

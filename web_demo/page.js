@@ -4,6 +4,8 @@
  * The newest picture is answered by the artifact and the backend that are chosen; what is overtaken while the model is
  * busy is passed over.
  *
+ * Beside the picture there may be columns to fill in, and test pictures that fill them in themselves.
+ *
  * @typedef {{name: string, model: string, size_bytes: number, card: import("./predict.js").Card}} Listed
  */
 
@@ -13,7 +15,9 @@ import { loadGraphModel } from "@tensorflow/tfjs-converter";
 
 import { drawOver, element, elementsOf, sentence } from "./answers.js";
 import { startDrawing } from "./drawing.js";
-import { explain, fetchBeside, imageToRgb, loadArtifact, predict, resize } from "./predict.js";
+import { startColumnsForm } from "./columns_form.js";
+import { fetchBeside, imageToRgb, openPredictor } from "./predict.js";
+import { showSamples } from "./samples.js";
 
 const tf = { ...core, loadGraphModel };
 const SHOWN_LABELS = 5;
@@ -29,7 +33,7 @@ const [canvas, overlay, answer, headline, artifactSelect, backendSelect] =
 
 /** @type {Map<string, Listed>} */
 const artifacts = new Map();
-/** @type {{model: any, listed: Listed, backend: string} | null} */
+/** @type {{predictor: import("./predict.js").Predictor, listed: Listed, backend: string} | null} */
 let loaded = null;
 /** @type {{pixels: ImageBitmapSource, name: string} | null} */
 let picture = null;
@@ -42,7 +46,7 @@ function say(text) {
 }
 
 function forget(text) {
-  for (const name of ["label", "probability", "backend", "artifact", "source"]) delete answer.dataset[name];
+  for (const name of ["label", "probability", "backend", "artifact", "source", "columns"]) delete answer.dataset[name];
   answer.replaceChildren();
   uncover();
   headline.textContent = text;
@@ -60,40 +64,39 @@ async function prepare() {
   const backend = backendSelect.value;
   const listed = artifacts.get(artifactSelect.value);
   if (loaded?.listed === listed && loaded.backend === backend) return loaded;
-  loaded?.model.dispose();
+  loaded?.predictor.dispose();
   loaded = null;
   await BACKENDS[backend]();
   if (!(await core.setBackend(backend).catch(() => false))) {
     throw new Error(`This browser cannot compute with ${backendSelect.selectedOptions[0].text}. Choose another one.`);
   }
-  const model = await loadArtifact(tf, fetchBeside(new URL(listed.model, document.baseURI))).catch((fault) => {
+  const beside = fetchBeside(new URL(listed.model, document.baseURI));
+  const predictor = await openPredictor(tf, beside, listed.card).catch((fault) => {
     throw new Error(`The model ${listed.name} could not be loaded: ${fault.message}`);
   });
   const { width, height } = listed.card.resize;
   // The first answer compiles kernels; it should not be a user's.
-  await predict(tf, model, { data: new Float32Array(height * width * 3), shape: [1, height, width, 3] });
-  loaded = { model, listed, backend };
+  await predictor.answer({ data: new Uint8Array(height * width * 3), width, height });
+  loaded = { predictor, listed, backend };
   return loaded;
 }
 
 /** Decode, resize and answer one picture, and show what came out. */
 async function respond({ pixels, name }) {
-  const { model, listed, backend } = await prepare();
+  const { predictor, listed, backend } = await prepare();
   const original = await imageToRgb(pixels).catch(() => {
     throw new Error(`${name} is not a picture that this browser can read. Try a JPEG or a PNG.`);
   });
-  const { data, width, height } = resize(original, listed.card.resize);
-  const start = performance.now();
-  const answers = await predict(tf, model, { data, shape: [1, height, width, 3] });
-  const elapsed_ms = performance.now() - start;
+  const columns = form.cells();
+  const prediction = await predictor.answer(original, { columns, top: SHOWN_LABELS });
   if (picture === null) return;
-  show(answers, listed.card, { width: original.width, height: original.height, resize: listed.card.resize });
-  Object.assign(answer.dataset, { backend, artifact: listed.name, source: name });
-  byId("latency").textContent = `${elapsed_ms.toFixed(1)} ms for ${name}`;
+  show(prediction, listed.card);
+  Object.assign(answer.dataset, { backend, artifact: listed.name, source: name, columns: JSON.stringify(columns) });
+  byId("latency").textContent = `${prediction.elapsed_ms.toFixed(1)} ms for ${name}`;
 }
 
 /** Fill the answer with what each head says; the first classification head, else the first one, is the headline. */
-function show(answers, card, seen) {
+function show({ answers, said: saidOf, seen }, card) {
   answer.replaceChildren();
   uncover();
   headline.textContent = headline.className = "";
@@ -102,7 +105,7 @@ function show(answers, card, seen) {
     left: (canvas.width - seen.width * scale) / 2, top: (canvas.height - seen.height * scale) / 2, scale,
   };
   const outputs = card.outputs.filter((output) => output.name in answers);
-  const said = outputs.map((output) => explain(answers[output.name].data, output, seen, SHOWN_LABELS));
+  const said = outputs.map(({ name }) => saidOf[name]);
   const first = Math.max(0, said.findIndex(({ top }) => top));
   for (const [i, output] of outputs.entries()) {
     if (outputs.length > 1) answer.append(element("h3", "head-name", output.name));
@@ -147,9 +150,10 @@ async function update() {
   }
 }
 
-/** Take a file as the picture, and show it where one draws. */
-async function takeFile(file) {
+/** Take a file as the picture, with what is known beside it, and show it where one draws. */
+async function takeFile(file, cells) {
   if (!file) return;
+  if (cells) form.fill(cells);
   picture = { pixels: file, name: file.name };
   drawing.show(await createImageBitmap(file).catch(() => null));
   await update();
@@ -160,6 +164,8 @@ function clear() {
   drawing.clear();
   update();
 }
+
+const form = startColumnsForm(byId("columns"), byId("column-fields"), () => update());
 
 const drawing = startDrawing(canvas, {
   hint: byId("hint"),
@@ -197,6 +203,7 @@ function choose() {
   const { width, height } = card.resize;
   const size = `${width}\u00a0×\u00a0${height}\u00a0px, ${Math.ceil(size_bytes / 1e3)}\u00a0kB`;
   byId("model-name").textContent = `${card.name}: ${card.backbone.name}, ${size}`;
+  form.shape(card.columns ?? []);
   if (drawing.shape(card.resize)) picture = null;
   update();
 }
@@ -205,10 +212,13 @@ async function main() {
   setWasmPaths(new URL(".", document.baseURI).href);
   core.enableProdMode();
   listen();
+  let samples;
   try {
     const response = await fetch("models.json");
     if (!response.ok) throw new Error(`${response.status} ${response.statusText}`);
-    for (const listed of (await response.json()).models) {
+    const listing = await response.json();
+    samples = listing.samples;
+    for (const listed of listing.models) {
       artifacts.set(listed.name, listed);
       artifactSelect.add(new Option(listed.name));
     }
@@ -218,6 +228,7 @@ async function main() {
     return;
   }
   choose();
+  if (samples) await showSamples(byId("samples"), samples, takeFile).catch((fault) => say(fault.message));
 }
 
 main();

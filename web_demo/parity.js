@@ -8,10 +8,12 @@
  *
  * @typedef {{name: string, shape: number[], dtype: string, data: Float32Array | Uint8Array | Int32Array}} Part
  * @typedef {{version: string, backend: string, batch: number | null, inputs: {name: string, dtype: string}[],
- *   outputs: string[], answer: (data: Float32Array | Uint8Array, shape: number[]) => Promise<Part[]>}} Opened
+ *   outputs: string[], answer: (images: import("./predict.js").Images) => Promise<Part[]>}} Opened
  */
 
-import { imageToRgb, isFeatures, loadArtifact, outputNodes, predict, resize } from "./predict.js";
+import {
+  COLUMNS_NAME, encodeCells, imageToRgb, imagesOf, inputNames, isFeatures, loadArtifact, outputNodes, predict, resize,
+} from "./predict.js";
 
 const WARM_UPS = 2;
 // How many images a model with a free batch axis is given at once.
@@ -51,8 +53,8 @@ async function openTfjs({ backend, threads }) {
     batch: backend === "webgl" ? 1 : null,
     inputs: model.inputNodes.map((name, i) => ({ name, dtype: model.inputs[i].dtype })),
     outputs,
-    async answer(data, shape) {
-      const answers = Object.entries(await predict(tf, model, { data, shape }));
+    async answer(images) {
+      const answers = Object.entries(await predict(tf, model, images));
       return answers.map(([name, answer]) => ({ name, dtype: "float32", ...answer }));
     },
   };
@@ -67,7 +69,7 @@ async function openOnnx({ backend, threads }) {
   const model = new Uint8Array(await bytesOf("artifact/model.onnx"));
   const session = await ort.InferenceSession.create(model, { executionProviders: [backend], logSeverityLevel: 3 });
   const inputs = session.inputMetadata.map(({ name, type }) => ({ name, dtype: type }));
-  const fixed = session.inputMetadata[0]?.shape?.[0];
+  const fixed = session.inputMetadata.find(({ name }) => name !== COLUMNS_NAME)?.shape?.[0];
   const heads = session.outputNames.filter((name) => !isFeatures(name));
   return {
     version: ort.env.versions.web,
@@ -75,9 +77,12 @@ async function openOnnx({ backend, threads }) {
     batch: Number.isInteger(fixed) && fixed > 0 ? fixed : null,
     inputs,
     outputs: [...session.outputNames],
-    async answer(data, shape) {
-      const image = new ort.Tensor("float32", Float32Array.from(data), shape);
-      const answers = await session.run({ [inputs[0].name]: image }, heads);
+    async answer(images) {
+      const { data, shape, columns } = images;
+      const names = inputNames([...session.inputNames], images);
+      const fed = { [names.image]: new ort.Tensor("float32", Float32Array.from(data), shape) };
+      if (columns) fed[names.columns] = new ort.Tensor("float32", columns, [shape[0], columns.length / shape[0]]);
+      const answers = await session.run(fed, heads);
       return heads.map((name) => ({ name, shape: answers[name].dims, dtype: answers[name].type, data: answers[name].data }));
     },
   };
@@ -101,17 +106,21 @@ async function openLitert({ backend, signature }) {
     batch: 1,
     inputs,
     outputs: outputs.map(({ name }) => name),
-    async answer(data, shape) {
-      const image = new Tensor(inputs[0].dtype === "uint8" ? Uint8Array.from(data) : Float32Array.from(data), shape);
+    async answer(images) {
+      const { data, shape, columns } = images;
+      const names = inputNames(inputs.map(({ name }) => name), images);
+      const { dtype } = inputs.find(({ name }) => name === names.image);
+      const fed = { [names.image]: new Tensor(dtype === "uint8" ? Uint8Array.from(data) : Float32Array.from(data), shape) };
+      if (columns) fed[names.columns] = new Tensor(Float32Array.from(columns), [shape[0], columns.length / shape[0]]);
       let answers = {};
       try {
-        answers = await runner.run({ [inputs[0].name]: image });
+        answers = await runner.run(fed);
         return heads.map(({ name, dtype }) => {
           const { type } = answers[name];
           return { name, shape: [...type.layout.dimensions], dtype, data: answers[name].toTypedArray().slice() };
         });
       } finally {
-        for (const tensor of [image, ...Object.values(answers)]) tensor.delete();
+        for (const tensor of [...Object.values(fed), ...Object.values(answers)]) tensor.delete();
       }
     },
   };
@@ -119,22 +128,26 @@ async function openLitert({ backend, signature }) {
 
 const OPENERS = { tfjs: openTfjs, onnx: openOnnx, tflite: openLitert };
 
-/** The images at an address: bytes of `dtype`, shape N,H,W,3. */
-async function imagesAt({ path, shape, dtype }) {
-  const bytes = await bytesOf(path);
-  return { shape, data: dtype === "float32" ? new Float32Array(bytes) : new Uint8Array(bytes) };
-}
+/** The images at an address, with their columns: see `imagesOf`. */
+const imagesAt = async ({ path, ...told }) => imagesOf(await bytesOf(path), told);
 
-/** The images from `at` on, `size` of them, the last one repeated where there are fewer and the batch is fixed. */
-function batchOf({ data, shape: [count, ...shape] }, at, size, fixed) {
-  const each = shape.reduce((product, n) => product * n, 1);
+/** Of `count` rows that lie one behind the other, `size` from `at` on, the last one repeated where `fixed` asks for it. */
+function rowsOf(data, count, at, size, fixed) {
+  const each = data.length / count;
   const given = data.subarray(at * each, Math.min(at + size, count) * each);
-  if (!fixed || given.length === size * each) return { data: given, shape: [given.length / each, ...shape] };
+  if (!fixed || given.length === size * each) return given;
   const filled = new data.constructor(size * each);
   for (let to = 0; to < size; to++) {
     filled.set(data.subarray(Math.min(at + to, count - 1) * each).subarray(0, each), to * each);
   }
-  return { data: filled, shape: [size, ...shape] };
+  return filled;
+}
+
+/** The images from `at` on, `size` of them, the last one repeated where there are fewer and the batch is fixed. */
+function batchOf({ data, shape: [count, ...shape], columns }, at, size, fixed) {
+  const length = fixed ? size : Math.min(size, count - at);
+  const batch = { data: rowsOf(data, count, at, size, fixed), shape: [length, ...shape] };
+  return columns ? { ...batch, columns: rowsOf(columns, count, at, size, fixed) } : batch;
 }
 
 /** Arrays as one base64 text, with what they are. */
@@ -165,7 +178,7 @@ globalThis.cutpoint = {
     const answers = [];
     for (let at = 0; at < images.shape[0]; at += size) {
       const batch = batchOf(images, at, size, opened.batch !== null);
-      answers.push(...(await opened.answer(batch.data, batch.shape)));
+      answers.push(...(await opened.answer(batch)));
     }
     return packed(answers);
   },
@@ -177,10 +190,17 @@ globalThis.cutpoint = {
     const times_ms = [];
     for (let i = -WARM_UPS; i < request.repeats; i++) {
       const start = performance.now();
-      await opened.answer(one.data, one.shape);
+      await opened.answer(one);
       if (i >= 0) times_ms.push(performance.now() - start);
     }
     return times_ms;
+  },
+
+  /** Encode rows of cells, which lie at an address as JSON with the columns; gives one part, rows x columns. */
+  async encode({ path }) {
+    const { columns, rows } = JSON.parse(new TextDecoder().decode(await bytesOf(path)));
+    const data = encodeCells(columns, rows);
+    return packed([{ name: "columns", shape: [rows.length, columns.length], dtype: "float32", data }]);
   },
 
   /** Decode image files that lie one behind the other; gives two parts for each: decoded, then resized. */

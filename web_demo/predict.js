@@ -5,16 +5,27 @@
  * Nothing here imports a runtime: TensorFlow.js comes in as the argument `tf`, an object that holds what
  * `@tensorflow/tfjs-core` exports and `loadGraphModel` of `@tensorflow/tfjs-converter`, as `@tensorflow/tfjs` does.
  *
- * @typedef {{data: Uint8Array | Uint8ClampedArray | Float32Array, shape: number[]}} Images  N,H,W,3; values 0..255
+ * @typedef {{data: Uint8Array | Uint8ClampedArray | Float32Array, shape: number[], columns?: Float32Array}} Images
+ *   N,H,W,3; values 0..255; `columns` N,C as `encodeCells` gives them, for a model that takes such
  * @typedef {{data: Float32Array, shape: number[]}} Answer
  * @typedef {{name: string, task: string, shape: number[], labels: string[], columns: string[], activation: string,
  *   unit: string}} Output
- * @typedef {{name: string, resize: import("./pixels.js").Resize, outputs: Output[], precision: string}} Card
+ * @typedef {{name: string, resize: import("./pixels.js").Resize, outputs: Output[], precision: string,
+ *   columns?: import("./columns.js").Column[]}} Card
  */
 
+import { encodeCells } from "./columns.js";
+import { explain } from "./explain.js";
+import { imageToRgb, resize } from "./pixels.js";
+
+export { encodeCells } from "./columns.js";
 export { classesOf, explain, topLabels } from "./explain.js";
 export { imageToRgb, overWhite, resize, shownWindow } from "./pixels.js";
 
+/** The name of the input that takes the columns beside the picture. */
+export const COLUMNS_NAME = "columns";
+
+const SHOWN_LABELS = 5;
 const BYTES_OF = { float32: 4, int32: 4, bool: 1, complex64: 8, float16: 2, uint8: 1, uint16: 2 };
 
 /** The name under which an artifact carries the cut point's output: no head, so no answer unless it is asked for. */
@@ -97,6 +108,47 @@ export function outputNodes(model) {
 }
 
 /**
+ * Pictures and columns as they travel in bytes: the pictures first, then float32 columns of the shape `columns`, if any.
+ *
+ * @param {ArrayBuffer} bytes
+ * @param {{shape: number[], dtype: "uint8" | "float32", columns?: number[]}} told
+ * @returns {Images}
+ */
+export function imagesOf(bytes, { shape, dtype, columns }) {
+  const end = shape.reduce((product, n) => product * n, BYTES_OF[dtype]);
+  const pictures = columns ? bytes.slice(0, end) : bytes;
+  const data = dtype === "float32" ? new Float32Array(pictures) : new Uint8Array(pictures);
+  return columns ? { data, shape, columns: new Float32Array(bytes.slice(end)) } : { data, shape };
+}
+
+/**
+ * Which input takes the picture and which the columns.
+ *
+ * @param {string[]} names  of all inputs
+ * @param {Images} images  what they are to take
+ * @returns {{image: string, columns?: string}}
+ * @throws {Error} where columns are missing, there is no place for them, or the model takes something else
+ */
+export function inputNames(names, { columns }) {
+  const others = names.filter((name) => name !== COLUMNS_NAME);
+  const takesColumns = others.length < names.length;
+  if (others.length !== 1) throw new Error(`The model takes ${names.join(", ")}; expected one picture, and columns at most.`);
+  if (takesColumns && !columns) throw new Error("The model takes columns beside the picture, and none were given.");
+  if (!takesColumns && columns) throw new Error("The model takes pictures alone, and columns were given.");
+  return takesColumns ? { image: others[0], columns: COLUMNS_NAME } : { image: others[0] };
+}
+
+/** The tensors that a TF.js model takes of pictures, by the names of its inputs; whoever asks disposes of them. */
+export function inputTensors(tf, model, images) {
+  const { data, shape, columns } = images;
+  const names = inputNames(model.inputNodes, images);
+  const values = data instanceof Float32Array ? data : Float32Array.from(data);
+  const tensors = { [names.image]: tf.tensor4d(values, shape, "float32") };
+  if (columns) tensors[names.columns] = tf.tensor2d(columns, [shape[0], columns.length / shape[0]], "float32");
+  return tensors;
+}
+
+/**
  * Let a model answer; every tensor that this makes is disposed of again.
  *
  * @param {any} tf  TensorFlow.js
@@ -104,7 +156,7 @@ export function outputNodes(model) {
  * @param {Images} images
  * @param {string[]} [outputs]  which to compute; all heads, thus no features, by default
  * @returns {Promise<Record<string, Answer>>} by output name; shapes with the batch axis
- * @throws {Error} where an output is not there, or the images do not fit
+ * @throws {Error} where an output is not there, or the images or their columns do not fit
  */
 export async function predict(tf, model, images, outputs) {
   const nodes = outputNodes(model);
@@ -112,11 +164,10 @@ export async function predict(tf, model, images, outputs) {
   const names = outputs ?? known.filter((name) => !isFeatures(name));
   const missing = names.filter((name) => !nodes.has(name));
   if (missing.length > 0) throw new Error(`The model has no output ${missing.join(", ")}; it has ${known.join(", ")}.`);
-  const values = images.data instanceof Float32Array ? images.data : Float32Array.from(images.data);
-  const input = tf.tensor4d(values, images.shape, "float32");
+  const inputs = inputTensors(tf, model, images);
   let tensors = [];
   try {
-    const result = model.execute(input, names.map((name) => nodes.get(name)));
+    const result = model.execute(inputs, names.map((name) => nodes.get(name)));
     tensors = Array.isArray(result) ? result : [result];
     const answers = {};
     for (const [i, name] of names.entries()) {
@@ -124,6 +175,43 @@ export async function predict(tf, model, images, outputs) {
     }
     return answers;
   } finally {
-    tf.dispose([input, tensors]);
+    tf.dispose([...Object.values(inputs), ...tensors]);
   }
+}
+
+/**
+ * An artifact that answers pictures as they come: decoded, resized and with the cells of its columns looked up.
+ *
+ *     const predictor = await openPredictor(tf, fetchBeside("artifacts/tfjs-float32/model.json"));
+ *     const { said } = await predictor.predict(file, { columns: { age: "40", skin: "dark" } });
+ *
+ * @typedef {{answers: Record<string, Answer>, said: Record<string, object>, seen: import("./explain.js").Seen,
+ *   elapsed_ms: number}} Prediction  `answers` by output; `said` what `explain` makes of each; the picture; how long the model took
+ *
+ * @param {any} tf  TensorFlow.js, with a backend that is ready
+ * @param {(path: string) => Promise<ArrayBuffer>} read  gives the bytes of a file that lies beside model.json
+ * @param {Card} [card]  the artifact's; by default it is read from the card.json beside model.json
+ * @returns {Promise<Predictor>}  `predict` takes a file or anything that can be drawn, `answer` a picture that is decoded
+ *   already, and both the cells of its columns: those that are left out are unknown
+ * @typedef {{columns?: import("./columns.js").Cells, top?: number}} Beside  `top`: how many labels to give
+ * @typedef {{card: Card, predict: (source: Blob | ImageBitmapSource, beside?: Beside) => Promise<Prediction>,
+ *   answer: (picture: import("./pixels.js").Picture, beside?: Beside) => Promise<Prediction>, dispose: () => void}} Predictor
+ */
+export async function openPredictor(tf, read, card) {
+  const known = card ?? JSON.parse(new TextDecoder().decode(await read("card.json")));
+  const model = await loadArtifact(tf, read);
+  async function answer(picture, { columns: cells = {}, top = SHOWN_LABELS } = {}) {
+    const encoded = encodeCells(known.columns ?? [], [cells]);
+    const { data, width, height } = resize(picture, known.resize);
+    const columns = known.columns?.length ? { columns: encoded } : {};
+    const start = performance.now();
+    const answers = await predict(tf, model, { data, shape: [1, height, width, 3], ...columns });
+    const elapsed_ms = performance.now() - start;
+    const seen = { width: picture.width, height: picture.height, resize: known.resize };
+    const outputs = known.outputs.filter(({ name }) => name in answers);
+    const said = Object.fromEntries(outputs.map((each) => [each.name, explain(answers[each.name].data, each, seen, top)]));
+    return { answers, said, seen, elapsed_ms };
+  }
+  const decoded = async (source, beside) => answer(await imageToRgb(source), beside);
+  return { card: known, predict: decoded, answer, dispose: () => model.dispose() };
 }

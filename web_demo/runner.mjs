@@ -6,11 +6,12 @@
  * A message, either way, is the length of a JSON header (4 bytes, little-endian), the header, and as many raw bytes as
  * its `bytes` says. The first answer tells of the loading, then one comes for each request:
  *
- *     {command: "predict", shape, dtype, outputs, bytes}         -> {outputs: [{name, shape}], tensors, bytes}, float32
- *     {command: "nodes", shape, dtype, nodes, bytes}             -> {outputs: [{name, shape}], tensors, bytes}, float32
- *     {command: "time", shape, dtype, outputs, repeats, bytes}   -> {times_ms, bytes: 0}
+ *     {command: "predict", shape, dtype, columns?, outputs, bytes}         -> {outputs: [{name, shape}], tensors, bytes}
+ *     {command: "nodes", shape, dtype, columns?, nodes, bytes}             -> {outputs: [{name, shape}], tensors, bytes}
+ *     {command: "time", shape, dtype, columns?, outputs, repeats, bytes}   -> {times_ms, bytes: 0}
  *
- * `tensors` counts what TF.js holds afterwards. What fails is answered by {error: "..."}.
+ * The bytes of a request are pictures of that shape and dtype and, behind them, float32 columns of the shape `columns`; those
+ * of an answer are float32. `tensors` counts what TF.js holds afterwards. What fails is answered by {error: "..."}.
  */
 
 import { readFile } from "node:fs/promises";
@@ -22,7 +23,7 @@ import "@tensorflow/tfjs-backend-cpu";
 import { setWasmPaths } from "@tensorflow/tfjs-backend-wasm";
 import { loadGraphModel } from "@tensorflow/tfjs-converter";
 
-import { loadArtifact, outputNodes, predict } from "./predict.js";
+import { imagesOf, inputTensors, loadArtifact, outputNodes, predict } from "./predict.js";
 
 const tf = { ...core, loadGraphModel };
 const WARM_UPS = 3;
@@ -75,18 +76,13 @@ async function open(folder, backend) {
   return model;
 }
 
-/** The images of a request, in memory of their own. */
-function imagesOf({ shape, dtype }, payload) {
-  const bytes = new Uint8Array(payload);
-  return { shape, data: dtype === "float32" ? new Float32Array(bytes.buffer) : bytes };
-}
 
 /** What nodes of the graph give, inner ones too, by name in the order that is asked for. */
-async function valuesOf(model, { shape, data }, nodes) {
-  const input = core.tensor4d(Float32Array.from(data), shape, "float32");
+async function valuesOf(model, images, nodes) {
+  const inputs = inputTensors(core, model, images);
   let tensors = [];
   try {
-    const result = model.execute(input, nodes);
+    const result = model.execute(inputs, nodes);
     tensors = Array.isArray(result) ? result : [result];
     const values = await Promise.all(tensors.map((tensor) => tensor.data()));
     return Object.fromEntries(nodes.map((name, i) => [
@@ -94,12 +90,12 @@ async function valuesOf(model, { shape, data }, nodes) {
       { data: Float32Array.from(values[i]), shape: tensors[i].shape },
     ]));
   } finally {
-    core.dispose([input, tensors]);
+    core.dispose([...Object.values(inputs), ...tensors]);
   }
 }
 
 async function answer(model, header, payload) {
-  const images = imagesOf(header, payload);
+  const images = imagesOf(new Uint8Array(payload).buffer, header);
   if (header.command === "predict" || header.command === "nodes") {
     const answering =
       header.command === "predict" ? predict(tf, model, images, header.outputs) : valuesOf(model, images, header.nodes);

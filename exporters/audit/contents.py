@@ -82,8 +82,9 @@ class Contents:
     `operators` operator -> how often; `custom_operators` those that a plain runtime does not know (Flex or custom ones in
     TFLite, other domains in ONNX); `random_operators` those that answer otherwise each time; `opset` None where the
     format has none; `weights` stored dtype -> how many values, over all constants of more than one value that hold
-    reals (shapes and axes are left out); `activations` dtype -> how many tensors are computed in it; `layers` in the
-    order in which they run; `constants` every other stored constant of reals, scalars included.
+    reals (shapes and axes are left out); `activations` dtype -> how many tensors are computed in it, and `encoder` the same
+    of those that come from the columns alone, which are not counted among them; `layers` in the order in which they run;
+    `constants` every other stored constant of reals, scalars included.
     """
 
     operators: Mapping[str, int]
@@ -97,3 +98,4 @@ class Contents:
     layers: tuple[Layer, ...]
     constants: tuple[Constant, ...]
     card: Mapping[str, Any] | None = None
+    encoder: Mapping[str, int] = dataclasses.field(default_factory=dict)

@@ -13,6 +13,8 @@ from exporters.audit.onnx_dtypes import computed_dtypes, schema_of
 from exporters.audit.onnx_graph import STANDARD, Graph, attributes, dtype_name, nested, refuse_outside, resolve
 from exporters.audit.onnx_layers import find_layers, quantisation_behind
 from exporters.audit.reading import refusal, refusing, tally
+from exporters.columns_graph import fed_by_columns_alone
+from exporters.contract import COLUMNS_NAME
 
 MODEL_FILE = "model.onnx"
 RANDOM = frozenset(
@@ -44,6 +46,8 @@ def read(folder: Path) -> Contents:
         stored = {origin: graph.reals[name] for name, origin in reversed(graph.origins.items())}
         stored = {origin: each for origin, each in reversed(stored.items()) if origin not in graph.parameters}
         given = {each.name for each in model.graph.initializer}
+        computed = list(computed_dtypes(graph, _given(model.graph), opset))
+        beside = _of_columns(graph, {each.name for each in model.graph.input} - given)
         return Contents(
             operators=tally((_name(each), 1) for each in nodes),
             custom_operators=tuple(sorted({_name(each) for each in nodes if schema_of(each, opset) is None})),
@@ -56,9 +60,10 @@ def read(folder: Path) -> Contents:
             ),
             outputs=tuple(_port(each) for each in model.graph.output),
             weights=tally((each.dtype, each.values.size) for each in stored.values() if each.values.size > 1),
-            activations=tally((dtype, 1) for dtype in computed_dtypes(graph, _given(model.graph), opset)),
+            activations=tally((dtype, 1) for name, dtype in computed if name not in beside),
             layers=tuple(layers),
             constants=tuple(_as_factor(graph, each) for origin, each in stored.items() if origin not in used),
+            encoder=tally((dtype, 1) for name, dtype in computed if name in beside),
         )
 
 
@@ -69,6 +74,12 @@ def _as_factor(graph: Graph, constant: Constant) -> Constant:
     if not divides or constant.step.any() or not constant.values.all():
         return constant
     return dataclasses.replace(constant, values=(1 / constant.values.astype(np.float64)).astype(np.float32))
+
+
+def _of_columns(graph: Graph, inputs: set[str]) -> set[str]:
+    """Return the tensors that come from the columns alone."""
+    calls = ((each.input, each.output) for each in graph.nodes)
+    return fed_by_columns_alone(calls, inputs & {COLUMNS_NAME}, inputs - {COLUMNS_NAME})
 
 
 def _given(graph: onnx.GraphProto) -> dict[str, str]:

@@ -19,8 +19,8 @@ _MOVING = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "
 _WITH_FLOAT_BOUNDS = frozenset({"Clip", "Pad", "Resize"})
 
 
-def computed_dtypes(graph: Graph, given: Mapping[str, str], opset: int) -> Iterator[str]:
-    """Give the dtype of each tensor that is computed; that of the QuantizeLinear behind for what is quantised.
+def computed_dtypes(graph: Graph, given: Mapping[str, str], opset: int) -> Iterator[tuple[str, str]]:
+    """Give name and dtype of each tensor that is computed; the dtype of the QuantizeLinear behind for what is quantised.
 
     Args:
         graph: resolved.
@@ -35,7 +35,7 @@ def computed_dtypes(graph: Graph, given: Mapping[str, str], opset: int) -> Itera
         for name in node.output if node.op_type not in _JOINTS else ():
             if name and not graph.is_constant(name):
                 quantised = dtypes[name] in FLOATS and _is_quantised(graph, node, dtypes)
-                yield (_behind(graph, name, dtypes) if quantised else None) or dtypes[name]
+                yield name, (_behind(graph, name, dtypes) if quantised else None) or dtypes[name]
 
 
 def schema_of(node: onnx.NodeProto, opset: int) -> onnx.defs.OpSchema | None:

@@ -9,7 +9,17 @@ import numpy as np
 
 from exporters.audit.contents import DENSE, LINEAR, RELU, RELU6, Constant, Contents, Layer, Port, Quantisation
 from exporters.audit.weights import HALF_A_STEP, Difference, Pair, compare_constant
-from exporters.contract import FORMATS, INPUT_NAME, MEASURED, WHOLE_NUMBERS, ArtifactName, Card, Format
+from exporters.contract import (
+    COLUMNS_ENCODED,
+    COLUMNS_NAME,
+    FORMATS,
+    INPUT_NAME,
+    MEASURED,
+    WHOLE_NUMBERS,
+    ArtifactName,
+    Card,
+    Format,
+)
 from exporters.fingerprints import WeightSet
 from exporters.papers import artifact_card
 
@@ -37,6 +47,7 @@ ACTIVATION_BOUNDS = (0.0, 6.0)
 # The least number above 0 in float16: a constant that stands for 0 where 0 itself would be taken for something else.
 NEXT_TO_0 = 2.0**-24
 MOST_REASONS = 3
+_RAW = {INPUT_NAME: "pixels", COLUMNS_NAME: "numbers"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,7 +124,7 @@ def computed_precision(subject: Subject) -> list[str]:
         # What a layer with whole numbers on both sides counts up may be the answer as it is.
         if layer.output_quantisation is None and (layer.output not in answering or layer.input_quantisation is None)
     ]
-    # Answers that are no classifications are float at the end; nothing else is.
+    # Answers that are no classifications are float at the end; nothing else is, but what encodes columns, counted apart.
     floats = sum(count for dtype, count in subject.contents.activations.items() if dtype.startswith("float"))
     answers = sum(port.dtype.startswith("float") for port in subject.contents.outputs)
     if subject.expected and subject.expected.closed and floats > answers:
@@ -122,22 +133,35 @@ def computed_precision(subject: Subject) -> list[str]:
 
 
 def inputs(subject: Subject) -> list[str]:
-    """One input that takes raw pixels: its name, type, shape, scale 1.0 and zero point 0."""
+    """One input that takes raw pixels, its scale 1.0 and zero point 0, and one in float32 for columns where the card has such."""
     if subject.card is None:
         return []
-    if len(subject.contents.inputs) != 1:
-        return [f"it has {len(subject.contents.inputs)} inputs"]
-    port, resize = subject.contents.inputs[0], subject.card.resize
-    wanted = "uint8" if subject.name.precision in subject.row.integer_precisions else "float32"
+    resize, columns = subject.card.resize, subject.card.columns
+    whole = subject.name.precision in subject.row.integer_precisions
+    pixels = Port(INPUT_NAME, "uint8" if whole else "float32", (None, resize.height, resize.width, 3))
+    wanted = (pixels, Port(COLUMNS_NAME, "float32", (None, len(columns)))) if columns else (pixels,)
+    found = subject.contents.inputs
+    if len(found) != len(wanted):
+        return [f"it has {len(found)} inputs" + (f", not {len(wanted)}" if columns else "")]
+    named = {port.name: port for port in found}
+    # A single input that is called otherwise is still looked at.
+    pairs = [(port, named.get(port.name) or (found[0] if len(found) == 1 else None)) for port in wanted]
+    return [fault for port, each in pairs for fault in _input_faults(port, each)]
+
+
+def _input_faults(wanted: Port, found: Port | None) -> list[str]:
+    if found is None:
+        return [f"it has no input '{wanted.name}'"]
+    what = "its input" if wanted.name == INPUT_NAME else f"its input '{wanted.name}'"
     faults = []
-    if port.name != INPUT_NAME:
-        faults.append(f"its input is called '{port.name}', not '{INPUT_NAME}'")
-    if port.dtype != wanted:
-        faults.append(f"its input is {port.dtype}, not {wanted}")
-    if port.shape != (None, resize.height, resize.width, 3):
-        faults.append(f"its input has the shape {_shape(port)}, not (None, {resize.height}, {resize.width}, 3)")
-    if not _has_scale(port, 1.0):
-        faults.append("its input's scale is not 1.0 with zero point 0: raw pixels would be misread")
+    if found.name != wanted.name:
+        faults.append(f"its input is called '{found.name}', not '{wanted.name}'")
+    if found.dtype != wanted.dtype:
+        faults.append(f"{what} is {found.dtype}, not {wanted.dtype}")
+    if found.shape != wanted.shape:
+        faults.append(f"{what} has the shape {_shape(found)}, not {_shape(wanted)}")
+    if not _has_scale(found, 1.0):
+        faults.append(f"{what}'s scale is not 1.0 with zero point 0: raw {_RAW[wanted.name]} would be misread")
     return faults
 
 
@@ -300,7 +324,7 @@ def constants(subject: Subject) -> list[str]:
     folded = {pair.folded for pair, _ in subject.pairs if pair.folded}
     faults, seen = [], {name for name in expected.others if name.split("/")[0] in folded}
     for each in subject.contents.constants:
-        names = [name for name, values in expected.others.items() if _same_constant(each, values)]
+        names = [name for name, values in expected.others.items() if _same_constant(each, values, name)]
         seen |= set(names)
         bound = each.values.size == 1 and (
             float(np.abs(each.values).max()) <= NEXT_TO_0
@@ -310,14 +334,17 @@ def constants(subject: Subject) -> list[str]:
             faults.append(f"it holds a constant that the Keras model has not: {each.name}, {_shown(each.values)}")
     for name, values in expected.others.items():
         # What multiplies by one or adds nothing may be left out.
-        if name not in seen and not (values == (0.0 if name.endswith(("offset", "shift")) else 1.0)).all():
+        if name not in seen and not (values == (0.0 if name.endswith(("offset", "shift", "mean")) else 1.0)).all():
             faults.append(f"'{name}' of the Keras model, {_shown(values)}, is missing")
     return _shortened(faults)
 
 
-def _same_constant(found: Constant, expected: np.ndarray) -> bool:
+def _same_constant(found: Constant, expected: np.ndarray, name: str = "") -> bool:
     if found.values.size != np.size(expected):
         return False
+    if name.startswith(f"{COLUMNS_ENCODED}/"):
+        # What encodes columns is in float32 everywhere: a boundary that is off by the least of it lets numbers change sides.
+        return bool((found.values.ravel() == np.ravel(expected)).all())
     # The scale of a single number is made for that number: nothing is rounded.
     step = np.ravel(found.step)[:1] if found.values.size > 1 else np.zeros(1)
     flat = Constant(found.name, found.dtype, found.values.ravel(), step)

@@ -12,6 +12,8 @@ from exporters.audit.contents import CONV, DENSE, DEPTHWISE, LINEAR, Constant, C
 from exporters.audit.reading import as_bias, rearranged, refusal, refusing, tally
 from exporters.audit.tfjs_graph import MODEL_FILE, Graph, Node, dtype_name, load, node_name
 from exporters.audit.tfjs_operators import FUSABLE, NO_BIAS, RUNNABLE
+from exporters.columns_graph import fed_by_columns_alone
+from exporters.contract import COLUMNS_NAME
 
 ACTIVATIONS = frozenset(
     {
@@ -58,6 +60,8 @@ def read(folder: Path) -> Contents:
         stored = {name: each for name, each in graph.stored.items() if name not in graph.parameters}
         nodes = [*graph.nodes, *graph.inner]
         computed = [each for each in graph.nodes if each.operator not in ("Const", "Placeholder")]
+        computed = [each for each in computed if each.name not in graph.reals]
+        beside = _of_columns(graph)
         return Contents(
             operators=tally((each.operator, 1) for each in nodes),
             custom_operators=tuple(sorted({name for each in nodes for name in _lacking(each)})),
@@ -66,11 +70,20 @@ def read(folder: Path) -> Contents:
             inputs=tuple(_port(*each) for each in graph.inputs.items()),
             outputs=tuple(_port(*each) for each in graph.outputs.items()),
             weights=tally((each.dtype, each.values.size) for each in stored.values() if each.values.size > 1),
-            activations=tally((each.dtype(), 1) for each in computed if each.name not in graph.reals),
+            activations=tally((each.dtype(), 1) for each in computed if each.name not in beside),
             layers=tuple(layers),
             constants=tuple(each for name, each in stored.items() if name not in used),
             card=graph.card,
+            encoder=tally((each.dtype(), 1) for each in computed if each.name in beside),
         )
+
+
+def _of_columns(graph: Graph) -> set[str]:
+    """Return the nodes that come from the columns alone."""
+    inputs = {name: node_name(tensor["name"]) for name, tensor in graph.inputs.items()}
+    columns = {node for name, node in inputs.items() if name == COLUMNS_NAME}
+    calls = ((each.inputs, (each.name,)) for each in graph.nodes)
+    return fed_by_columns_alone(calls, columns, set(inputs.values()) - columns)
 
 
 def _port(name: str, tensor: Mapping[str, Any]) -> Port:

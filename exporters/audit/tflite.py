@@ -20,7 +20,9 @@ from exporters.audit.contents import (
 )
 from exporters.audit.reading import as_bias, dequantised, floats, rearranged, refusal, refusing, tally
 from exporters.audit.tflite_answers import behind, widened
-from exporters.audit.tflite_file import Graph, Operator, Tensor, parse
+from exporters.audit.tflite_file import File, Graph, Operator, Tensor, parse
+from exporters.columns_graph import fed_by_columns_alone
+from exporters.contract import COLUMNS_NAME
 
 MODEL_FILE = "model.tflite"
 SIGNATURE = "serving_default"
@@ -59,14 +61,17 @@ def read(folder: Path) -> Contents:
     path = Path(folder) / MODEL_FILE
     with refusing(path):
         file = parse(path.read_bytes(), SIGNATURE)
-        layers, others, weights, activations = [], [], [], []
+        layers, others, weights, activations, encoder = [], [], [], [], []
         for graph in file.graphs:
             constants = _constants(graph)
             of_graph, used = _layers(graph, constants)
             layers += of_graph
             others += [each for index, each in constants.items() if index not in used]
             weights += [(each.dtype, each.values.size) for each in constants.values() if each.values.size > 1]
-            activations += _computed(graph, constants)
+            beside = _of_columns(file) if graph is file.graphs[0] else set()
+            computed = _computed(graph, constants)
+            encoder += [(dtype, 1) for index, dtype in computed if index in beside]
+            activations += [(dtype, 1) for index, dtype in computed if index not in beside]
         operators = [operator for graph in file.graphs for operator in graph.operators]
         tensors = file.graphs[0].tensors
         return Contents(
@@ -80,7 +85,16 @@ def read(folder: Path) -> Contents:
             activations=tally(activations),
             layers=tuple(layers),
             constants=tuple(others),
+            encoder=tally(encoder),
         )
+
+
+def _of_columns(file: File) -> set[int]:
+    """Return the tensors of the main graph that come from the columns alone."""
+    columns = {index for name, index in file.inputs if name == COLUMNS_NAME}
+    others = {index for _, index in file.inputs} - columns
+    calls = ((each.inputs, each.outputs) for each in file.graphs[0].operators)
+    return fed_by_columns_alone(calls, columns, others)
 
 
 def _port(name: str, tensor: Tensor) -> Port:
@@ -114,12 +128,13 @@ def _origins(graph: Graph, constants: Mapping[int, Constant]) -> dict[int, int]:
     return origins
 
 
-def _computed(graph: Graph, constants: Mapping[int, Constant]) -> list[tuple[str, int]]:
+def _computed(graph: Graph, constants: Mapping[int, Constant]) -> list[tuple[int, str]]:
+    """Return (tensor, dtype) of all that is computed."""
     origins = _origins(graph, constants)
     # Between a regression in whole numbers and its answer nothing is computed but the answer.
     answers = {index for operator in graph.operators for index in behind(graph, constants, operator.outputs[0]).between}
     results = [index for operator in graph.operators for index in operator.outputs if index >= 0]
-    return [(graph.tensors[index].dtype, 1) for index in results if index not in origins and index not in answers]
+    return [(index, graph.tensors[index].dtype) for index in results if index not in origins and index not in answers]
 
 
 def _layers(graph: Graph, constants: Mapping[int, Constant]) -> tuple[list[Layer], set[int]]:

@@ -66,7 +66,8 @@ def widened(
         stretched = scaled(bias, np.broadcast_to(widening.factor, (columns,)))
         # What the sum of both loses in float32, here and in the model.
         lost = (_FLOAT32_ROUNDING * np.abs(shift)).astype(np.float32)
-        moved = dataclasses.replace(stretched, values=stretched.values + shift, step=stretched.step + lost)
+        # Rounded twice: when the bias became whole numbers, and when what is added behind it was taken from these.
+        moved = dataclasses.replace(stretched, values=stretched.values + shift, step=2 * stretched.step + lost)
     if quantisation is None:
         return wider, moved, None
     scale = quantisation.scale * widening.factor

@@ -11,6 +11,7 @@ import numpy as np
 
 from exporters.errors import InputError, NotVerifiedError
 from exporters.golden import ARTIFACTS, GoldenSet, read_golden, read_manifest
+from exporters.inputs import Inputs
 from exporters.layers.tracing import NOT_TRACED, trace_artifact
 
 IMAGES = 12
@@ -33,7 +34,7 @@ def trace_folder(
         InputError: there is no Keras model, or it is another one than that of the golden set.
     """
     golden = read_golden(out, read_manifest(out))
-    images = golden.images[:IMAGES]
+    images = golden.inputs[:IMAGES]
     reference = _reference(out, golden, images)
     for entry in artifacts:
         progress(entry["name"])
@@ -44,7 +45,7 @@ def trace_folder(
         entry["layers"] = trace_artifact(out / ARTIFACTS / entry["name"], entry["format"], images, reference)
 
 
-def _reference(out: Path, golden: GoldenSet, images: np.ndarray) -> Any:
+def _reference(out: Path, golden: GoldenSet, images: Inputs) -> Any:
     try:
         module = importlib.import_module("exporters.layers.reference")
         runner = importlib.import_module("exporters.runners.keras").KerasRunner

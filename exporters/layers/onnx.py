@@ -12,6 +12,7 @@ import onnxruntime
 from onnx import numpy_helper
 
 from exporters.errors import ParityError
+from exporters.inputs import Inputs, as_inputs, fill_up, input_names
 from exporters.runners.onnx import BATCH, MODEL_FILE, OnnxRunner
 
 _NORMALIZATIONS = frozenset({"BatchNormalization", "InstanceNormalization"})
@@ -45,7 +46,7 @@ class _Tap:
     quantiser: onnx.NodeProto | None
 
 
-def activations(folder: Path, names: Sequence[str], images: np.ndarray) -> dict[str, np.ndarray]:
+def activations(folder: Path, names: Sequence[str], given: np.ndarray | Inputs) -> dict[str, np.ndarray]:
     """Return what named tensors hold, in a session as the runner makes it: with every optimisation, which changes int8.
 
     The tensors are made outputs of a copy of the model. Where one is quantised at once, its whole numbers are taken, so
@@ -54,7 +55,7 @@ def activations(folder: Path, names: Sequence[str], images: np.ndarray) -> dict[
     Args:
         folder: the artifact's folder, which holds `model.onnx`.
         names: names of tensors.
-        images: uint8 (N, height, width, 3), RGB.
+        given: pictures uint8 (N, height, width, 3), RGB, with columns for a model that takes such.
 
     Returns:
         name -> float32 (N, ...), channels last, dequantised.
@@ -63,15 +64,16 @@ def activations(folder: Path, names: Sequence[str], images: np.ndarray) -> dict[
         ParityError: onnxruntime cannot run the model; a tensor is not there; or the model answers otherwise where it
             also gives these tensors.
     """
+    inputs = as_inputs(given)
     model = onnx.load_model_from_string((folder / MODEL_FILE).read_bytes())
     graph = _graph(model.graph)
     taps = {name: _tap(graph, name) for name in names}
     own = [output.name for output in model.graph.output]
     read = list(dict.fromkeys([*own, *(tap.tensor for tap in taps.values())]))
     model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in read[len(own) :])
-    found = _answers(model, read, images)
+    found = _answers(model, read, inputs)
     with OnnxRunner(folder) as runner:
-        _check_answers(runner.predict(images), found, _arithmetic(model))
+        _check_answers(runner.predict(inputs), found, _arithmetic(model))
     return {name: _channels_last(_real(graph, tap, found[tap.tensor]), graph, name) for name, tap in taps.items()}
 
 
@@ -104,25 +106,29 @@ def _tap(graph: _Graph, name: str) -> _Tap:
     return _Tap(quantisers[0].output[0], quantisers[0]) if quantisers else _Tap(name, None)
 
 
-def _answers(model: onnx.ModelProto, names: list[str], images: np.ndarray) -> dict[str, np.ndarray]:
+def _answers(model: onnx.ModelProto, names: list[str], inputs: Inputs) -> dict[str, np.ndarray]:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     try:
         session = onnxruntime.InferenceSession(
             model.SerializeToString(), options, providers=["CPUExecutionProvider"], enable_fallback=0
         )
-        given = session.get_inputs()[0]
-        size = given.shape[0] if isinstance(given.shape[0], int) and given.shape[0] > 0 else min(BATCH, len(images))
-        filled = np.concatenate([images, np.repeat(images[-1:], -len(images) % size, axis=0)]).astype(np.float32)
+        given = {each.name: each for each in session.get_inputs()}
+        image, columns = input_names(list(given), "The ONNX model")
+        fixed = given[image].shape[0]
+        size = fixed if isinstance(fixed, int) and fixed > 0 else min(BATCH, len(inputs))
+        filled = fill_up(inputs, size)
+        fed = {image: filled.images.astype(np.float32)} | ({columns: filled.columns} if columns else {})
         parts = [
-            session.run(names, {given.name: filled[start : start + size]}) for start in range(0, len(filled), size)
+            session.run(names, {name: values[start : start + size] for name, values in fed.items()})
+            for start in range(0, len(filled), size)
         ]
     except Exception as fault:  # onnxruntime's exceptions share no base class but Exception
         raise ParityError(
             f"onnxruntime cannot give the model's inner tensors: {fault}.", "a model that onnxruntime runs"
         ) from fault
     return {
-        name: np.concatenate(each)[: len(images)] for name, each in zip(names, zip(*parts, strict=True), strict=True)
+        name: np.concatenate(each)[: len(inputs)] for name, each in zip(names, zip(*parts, strict=True), strict=True)
     }
 
 

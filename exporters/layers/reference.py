@@ -13,9 +13,11 @@ import numpy as np
 
 from exporters import opaque
 from exporters.audit.contents import LINEAR, RELU, RELU6
+from exporters.contract import COLUMNS_NAME, INPUT_NAME
 from exporters.errors import InputError
 from exporters.fingerprinting import WeightedLayer, weighted_layers
 from exporters.folding import fold
+from exporters.inputs import Inputs
 from exporters.layers.rounding import Rounding, step_of
 from exporters.layers.tracing import LayerValues, Reference, ReferenceLayer, Tapped
 
@@ -93,10 +95,12 @@ class _Walk:
             model.get_layer(each.name).activation = keras.activations.linear
         return _Walk(model, layers, bare, whole, fused)
 
-    def values(self, images: np.ndarray, taps: Mapping[int, Tapped]) -> Iterator[LayerValues]:
+    def values(self, inputs: Inputs, taps: Mapping[int, Tapped]) -> Iterator[LayerValues]:
         """Give every tapped layer's values, in the order in which they are computed; see `tracing.Reference.values`."""
-        given = keras.ops.convert_to_tensor(images.astype(np.float32))
-        known: dict[int, Pair] = {id(self.model.inputs[0]): (given, given)}
+        known: dict[int, Pair] = {}
+        for tensor in self.model.inputs:
+            given = keras.ops.convert_to_tensor(_values_of(inputs, tensor.name))
+            known[id(tensor)] = (given, given)
         spreads: dict[int, Any] = {}
         exact: set[int] = set()
         remaining = _uses(self.model)
@@ -127,6 +131,13 @@ class _Walk:
                 remaining[id(tensor)] -= 1
                 if not remaining[id(tensor)]:
                     del known[id(tensor)]
+
+
+def _values_of(inputs: Inputs, name: str) -> np.ndarray:
+    named = inputs.named()
+    if name == COLUMNS_NAME and name not in named:
+        raise InputError("The Keras model takes columns beside the picture, and none were given.", "their columns")
+    return named[COLUMNS_NAME if name == COLUMNS_NAME else INPUT_NAME]
 
 
 def _nodes(model: keras.Model) -> list[Any]:

@@ -7,16 +7,17 @@ from pathlib import Path
 
 import numpy as np
 
+from exporters.inputs import Inputs
 from exporters.runners.tfjs import TfjsRunner
 
 
-def activations(folder: Path, names: Sequence[str], images: np.ndarray) -> dict[str, np.ndarray]:
+def activations(folder: Path, names: Sequence[str], given: np.ndarray | Inputs) -> dict[str, np.ndarray]:
     """Return what nodes of the graph give; a fused node gives what comes out behind its bias and activation.
 
     Args:
         folder: the artifact's folder, which holds `model.json`.
         names: names of nodes.
-        images: uint8 (N, height, width, 3), RGB.
+        given: pictures uint8 (N, height, width, 3), RGB, with columns for a model that takes such.
 
     Returns:
         name -> float32 (N, ...), channels last.
@@ -26,4 +27,4 @@ def activations(folder: Path, names: Sequence[str], images: np.ndarray) -> dict[
         ParityError: there is no such node, or TF.js fails.
     """
     with TfjsRunner(folder) as runner:
-        return runner.values_of(images, names)
+        return runner.values_of(given, names)

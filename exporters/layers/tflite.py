@@ -11,11 +11,13 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 
+from exporters.contract import INPUT_NAME
 from exporters.errors import ParityError
-from exporters.runners.tflite import MODEL_FILE
+from exporters.inputs import Inputs, as_inputs, input_names
+from exporters.runners.tflite import MODEL_FILE, SIGNATURE
 
 
-def activations(folder: Path, names: Sequence[str], images: np.ndarray) -> dict[str, np.ndarray]:
+def activations(folder: Path, names: Sequence[str], given: np.ndarray | Inputs) -> dict[str, np.ndarray]:
     """Return what named tensors hold, image by image, in the kernels that the runner uses.
 
     The tensors are made outputs of a copy of the model. LiteRT's switch that keeps all tensors cannot be used: XNNPACK, the
@@ -24,7 +26,7 @@ def activations(folder: Path, names: Sequence[str], images: np.ndarray) -> dict[
     Args:
         folder: the artifact's folder, which holds `model.tflite`.
         names: names of tensors.
-        images: uint8 (N, height, width, 3), RGB.
+        given: pictures uint8 (N, height, width, 3), RGB, with columns for a model that takes such.
 
     Returns:
         name -> float32 (N, ...), channels last, dequantised.
@@ -33,10 +35,11 @@ def activations(folder: Path, names: Sequence[str], images: np.ndarray) -> dict[
         ParityError: LiteRT cannot run the model; a tensor is not there, or its name is not its own; or the model answers
             otherwise where it also gives these tensors.
     """
+    inputs = as_inputs(given)
     try:
         content = (folder / MODEL_FILE).read_bytes()
         with_outputs, places = _with_outputs(content, names)
-        plain, tapped = _answers(content, images), _answers(with_outputs, images)
+        plain, tapped = _answers(content, inputs), _answers(with_outputs, inputs)
     except (OSError, ValueError, RuntimeError, TypeError, IndexError) as fault:
         raise ParityError(
             f"LiteRT cannot give the model's inner tensors: {fault}.", "a model that LiteRT runs"
@@ -65,21 +68,33 @@ def _with_outputs(content: bytes, names: Sequence[str]) -> tuple[bytes, dict[str
     return bytes(builder.Output()), places
 
 
-def _answers(content: bytes, images: np.ndarray) -> list[np.ndarray]:
+def _answers(content: bytes, inputs: Inputs) -> list[np.ndarray]:
     """Return every output of a model, float32, in the order of the file."""
     interpreter = Interpreter(model_content=content, num_threads=os.cpu_count() or 1)
-    inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
-    if len(inputs) != 1:
-        raise ParityError(f"The TFLite model takes {len(inputs)} inputs.", "one input")
-    interpreter.resize_tensor_input(inputs[0]["index"], [1, *images.shape[1:]])
+    details_of, outputs = _inputs_by_name(interpreter), interpreter.get_output_details()
+    image, columns = input_names(list(details_of), "The TFLite model")
+    fed = {image: inputs.images} | ({columns: inputs.columns} if columns else {})
+    for name, values in fed.items():
+        interpreter.resize_tensor_input(details_of[name]["index"], [1, *values.shape[1:]])
     interpreter.allocate_tensors()
     found: list[list[np.ndarray]] = [[] for _ in outputs]
-    for image in images:
-        interpreter.set_tensor(inputs[0]["index"], _quantise(image[None], inputs[0]))
+    for index in range(len(inputs)):
+        for name, values in fed.items():
+            interpreter.set_tensor(details_of[name]["index"], _quantise(values[index : index + 1], details_of[name]))
         interpreter.invoke()
         for parts, details in zip(found, outputs, strict=True):
             parts.append(_dequantise(interpreter.get_tensor(details["index"]), details))
     return [np.concatenate(parts) for parts in found]
+
+
+def _inputs_by_name(interpreter: Interpreter) -> dict[str, dict]:
+    """Return the details of each input by its name in the signature, which alone says what it is."""
+    details = {int(each["index"]): each for each in interpreter.get_input_details()}
+    if len(details) == 1:
+        return {INPUT_NAME: interpreter.get_input_details()[0]}
+    known = interpreter.get_signature_list()
+    runner = interpreter.get_signature_runner(SIGNATURE if SIGNATURE in known else None)
+    return {name: details[int(each["index"])] for name, each in runner.get_input_details().items()}
 
 
 def _quantise(batch: np.ndarray, details: dict) -> np.ndarray:

@@ -13,6 +13,7 @@ import numpy as np
 from exporters.audit.contents import LINEAR, RELU, RELU6, Contents, Layer
 from exporters.contract import FORMATS
 from exporters.errors import CutpointError
+from exporters.inputs import Inputs, as_inputs
 from exporters.layers.alignment import ALIKE, align, distance, only_scaled
 from exporters.layers.comparison import LayerValues, Sums, figures, off_by, sums_of
 from exporters.layers.rounding import Rounding, rounding_of
@@ -50,12 +51,12 @@ class Tapped:
 class Reference:
     """The Keras model as a trace wants it.
 
-    `values(images, taps)` takes uint8 (N, height, width, 3) and index of a layer -> what the artifact gave for it, and
-    yields the values of every layer that is tapped.
+    `values(inputs, taps)` takes pictures, uint8 (N, height, width, 3), with columns for a model that takes such, and index of
+    a layer -> what the artifact gave for it, and yields the values of every layer that is tapped.
     """
 
     layers: tuple[ReferenceLayer, ...]
-    values: Callable[[np.ndarray, Mapping[int, Tapped]], Iterator[LayerValues]]
+    values: Callable[[Inputs, Mapping[int, Tapped]], Iterator[LayerValues]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,13 +68,13 @@ class _Found:
     layer: Layer
 
 
-def trace_artifact(folder: Path, format_name: str, images: np.ndarray, reference: Reference) -> dict[str, Any]:
+def trace_artifact(folder: Path, format_name: str, images: np.ndarray | Inputs, reference: Reference) -> dict[str, Any]:
     """Compare an artifact with the Keras model layer by layer.
 
     Args:
         folder: the artifact's.
         format_name: a key of FORMATS.
-        images: uint8 (N, height, width, 3); a dozen do.
+        images: uint8 (N, height, width, 3), with columns for a model that takes such; a dozen do.
         reference: the Keras model, as `reference.load_reference` gives it.
 
     Returns:
@@ -87,7 +88,7 @@ def trace_artifact(folder: Path, format_name: str, images: np.ndarray, reference
     if not len(images):
         return result | {"images": 0, "reason": "there are no images to compare on"}
     try:
-        return result | _trace(Path(folder), format_name, images, reference)
+        return result | _trace(Path(folder), format_name, as_inputs(images), reference)
     except CutpointError as fault:
         return result | {"reason": fault.what}
     except ImportError as fault:
@@ -96,7 +97,7 @@ def trace_artifact(folder: Path, format_name: str, images: np.ndarray, reference
         return result | {"reason": f"{type(fault).__name__}: {fault}"}
 
 
-def _trace(folder: Path, format_name: str, images: np.ndarray, reference: Reference) -> dict[str, Any]:
+def _trace(folder: Path, format_name: str, images: Inputs, reference: Reference) -> dict[str, Any]:
     row = FORMATS[format_name]
     read, tap = _attribute(row.reader), _attribute(row.tap)
     contents = read(folder)
@@ -124,7 +125,7 @@ def _attribute(entry: str) -> Callable:
 def _taps(
     folder: Path,
     tap: Callable,
-    images: np.ndarray,
+    images: Inputs,
     reference: Reference,
     partners: Mapping[int, Layer],
     contents: Contents,
@@ -139,7 +140,7 @@ def _taps(
     return taps
 
 
-def _compare(images: np.ndarray, reference: Reference, taps: Mapping[int, Tapped]) -> dict[int, Sums | None]:
+def _compare(images: Inputs, reference: Reference, taps: Mapping[int, Tapped]) -> dict[int, Sums | None]:
     """Return index of a Keras layer -> its sums over all images; None where the artifact's layer has another shape."""
     sums: dict[int, Sums | None] = {}
     for start in range(0, len(images), BATCH):
@@ -167,7 +168,7 @@ class Row:
 
 
 def _judged(
-    pairs: Pairs, images: np.ndarray, reference: Reference, found: Sequence[_Found], taps: Mapping[int, Tapped]
+    pairs: Pairs, images: Inputs, reference: Reference, found: Sequence[_Found], taps: Mapping[int, Tapped]
 ) -> list[Row]:
     """Return a row for each pair; what may be finished only behind a layer is asked of the layers that follow it."""
     rows = _rows(pairs, images, reference, found, taps)
@@ -194,7 +195,7 @@ def _without(taps: Mapping[int, Tapped], apart: Sequence[int]) -> dict[int, Tapp
 
 
 def _rows(
-    pairs: Pairs, images: np.ndarray, reference: Reference, found: Sequence[_Found], taps: Mapping[int, Tapped]
+    pairs: Pairs, images: Inputs, reference: Reference, found: Sequence[_Found], taps: Mapping[int, Tapped]
 ) -> list[Row]:
     sums = _compare(images, reference, taps)
     return [_row(one, other, reference.layers, found, sums) for one, other in pairs]

@@ -12,6 +12,7 @@ from types import TracebackType
 import numpy as np
 
 from exporters.errors import ParityError
+from exporters.inputs import Inputs, as_inputs, input_names, one_of
 from exporters.runners.chromium_artifact import PageArtifact, check_backend
 from exporters.runners.chromium_session import ChromiumSession, close_session, session
 from exporters.runners.static_batch import TensorFacts, read_signature, with_static_batch
@@ -55,7 +56,7 @@ class TfjsChromiumRunner:
         """Load the model; raises NotVerifiedError without a browser, ParityError where TF.js cannot load it."""
         facts = self._artifact.open()
         self.version, self.where = facts["version"], self._artifact.where
-        self.input_name, self.output_names = facts["inputs"][0]["name"], self._artifact.output_names
+        self.input_name, self.output_names = self._artifact.input_name, self._artifact.output_names
         return self
 
     def __exit__(
@@ -63,13 +64,13 @@ class TfjsChromiumRunner:
     ) -> None:
         self._artifact.close()
 
-    def predict(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """Return the answers to raw pixels (N, height, width, 3), 0..255, as output name -> float32 (N, ...)."""
-        return self._artifact.predict(images)
+    def predict(self, given: np.ndarray | Inputs) -> dict[str, np.ndarray]:
+        """Return the answers to pictures (N, height, width, 3), 0..255, and columns: output name -> float32 (N, ...)."""
+        return self._artifact.predict(given)
 
-    def time_one(self, image: np.ndarray, repeats: int) -> list[float]:
-        """Return the latency of one image (height, width, 3) in ms, `repeats` times, after a warm-up."""
-        return self._artifact.time_one(image, repeats)
+    def time_one(self, one: np.ndarray | Inputs, repeats: int) -> list[float]:
+        """Return the latency of one picture, (height, width, 3) or as `Inputs`, in ms, `repeats` times, after a warm-up."""
+        return self._artifact.time_one(one, repeats)
 
 
 class OnnxWebRunner:
@@ -95,7 +96,8 @@ class OnnxWebRunner:
         """Load the model; raises NotVerifiedError without a browser, ParityError where it cannot be loaded."""
         facts = self._artifact.open()
         self.version, self.where = facts["version"], self._artifact.where
-        self.input_name, self.input_dtype = facts["inputs"][0]["name"], facts["inputs"][0]["dtype"]
+        self.input_name = self._artifact.input_name
+        self.input_dtype = {each["name"]: each["dtype"] for each in facts["inputs"]}[self.input_name]
         self.output_names = self._artifact.output_names
         return self
 
@@ -104,13 +106,13 @@ class OnnxWebRunner:
     ) -> None:
         self._artifact.close()
 
-    def predict(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """Return the answers to raw pixels (N, height, width, 3), 0..255, as output name -> float32 (N, ...)."""
-        return {name: answer.astype(np.float32) for name, answer in self._artifact.predict(images).items()}
+    def predict(self, given: np.ndarray | Inputs) -> dict[str, np.ndarray]:
+        """Return the answers to pictures (N, height, width, 3), 0..255, and columns: output name -> float32 (N, ...)."""
+        return {name: answer.astype(np.float32) for name, answer in self._artifact.predict(given).items()}
 
-    def time_one(self, image: np.ndarray, repeats: int) -> list[float]:
-        """Return the latency of one image (height, width, 3) in ms, `repeats` times, after a warm-up."""
-        return self._artifact.time_one(image, repeats)
+    def time_one(self, one: np.ndarray | Inputs, repeats: int) -> list[float]:
+        """Return the latency of one picture, (height, width, 3) or as `Inputs`, in ms, `repeats` times, after a warm-up."""
+        return self._artifact.time_one(one, repeats)
 
 
 class LitertWebRunner:
@@ -146,11 +148,8 @@ class LitertWebRunner:
                 "export the artifact again",
             ) from fault
         signature = read_signature(model)
-        if len(signature.inputs) != 1:
-            raise ParityError(
-                f"The TFLite model takes {sorted(signature.inputs)}.", "one input", "export the artifact again"
-            )
-        ((self.input_name, self._input),) = signature.inputs.items()
+        self.input_name, _ = input_names(list(signature.inputs), "The TFLite model")
+        self._input = signature.inputs[self.input_name]
         self._outputs = signature.outputs
         request = {"format": "tflite", "backend": self.backend, "signature": signature.key}
         self._artifact = PageArtifact(self._folder, request, {TFLITE_FILE: with_static_batch(model)})
@@ -167,20 +166,22 @@ class LitertWebRunner:
         if self._artifact is not None:
             self._artifact.close()
 
-    def predict(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """Return the answers to raw pixels (N, height, width, 3), 0..255, as output name -> float32 (N, ...)."""
-        answers = self._artifact.predict(_quantised(images, self._input))
+    def predict(self, given: np.ndarray | Inputs) -> dict[str, np.ndarray]:
+        """Return the answers to pictures (N, height, width, 3), 0..255, and columns: output name -> float32 (N, ...)."""
+        answers = self._artifact.predict(_quantised(as_inputs(given), self._input))
         return {name: _dequantised(answer, self._outputs[name]) for name, answer in answers.items()}
 
-    def time_one(self, image: np.ndarray, repeats: int) -> list[float]:
-        """Return the latency of one image (height, width, 3) in ms, `repeats` times, after a warm-up."""
-        return self._artifact.time_one(_quantised(image, self._input), repeats)
+    def time_one(self, one: np.ndarray | Inputs, repeats: int) -> list[float]:
+        """Return the latency of one picture, (height, width, 3) or as `Inputs`, in ms, `repeats` times, after a warm-up."""
+        return self._artifact.time_one(_quantised(one_of(one), self._input), repeats)
 
 
-def _quantised(images: np.ndarray, facts: TensorFacts) -> np.ndarray:
+def _quantised(inputs: Inputs, facts: TensorFacts) -> Inputs:
+    """Return the pictures in the model's own dtype; columns stay as they are, in float32."""
     if facts.dtype != "uint8":
-        return images
-    return np.clip(np.rint(images.astype(np.float64) / facts.scale) + facts.zero_point, 0, 255).astype(np.uint8)
+        return inputs
+    steps = np.rint(inputs.images.astype(np.float64) / facts.scale) + facts.zero_point
+    return Inputs(np.clip(steps, 0, 255).astype(np.uint8), inputs.columns)
 
 
 def _dequantised(answer: np.ndarray, facts: TensorFacts) -> np.ndarray:

@@ -11,6 +11,7 @@ import numpy as np
 
 from exporters.contract import is_features_name
 from exporters.errors import InputError, NotVerifiedError, ParityError
+from exporters.inputs import Inputs, as_inputs, check_columns, input_names, one_of, to_bytes
 from exporters.runners import chromium_session
 from exporters.runners.chromium_page import ParityPage
 
@@ -30,6 +31,7 @@ class PageArtifact:
 
     Attributes:
         where: `Chromium <version>`.
+        input_name, columns_name: of the picture and of the columns, None without; known once it is open.
         start_s: how long the page, the library and the model took to load, in seconds.
     """
 
@@ -40,6 +42,8 @@ class PageArtifact:
         self._page: ParityPage | None = None
         self.where = ""
         self.start_s = 0.0
+        self.input_name = ""
+        self.columns_name: str | None = None
         self.output_names: tuple[str, ...] = ()
 
     def open(self) -> dict[str, Any]:
@@ -47,7 +51,7 @@ class PageArtifact:
 
         Raises:
             NotVerifiedError: there is no browser, or it lacks the backend.
-            ParityError: the library cannot load the model, another backend computes, or there is not one input.
+            ParityError: the library cannot load the model, another backend computes, or the model takes something else.
         """
         browser = chromium_session.session()
         self.where = browser.name
@@ -71,34 +75,46 @@ class PageArtifact:
         if page is not None:
             page.__exit__(None, None, None)
 
-    def predict(self, images: np.ndarray) -> dict[str, np.ndarray]:
+    def predict(self, given: np.ndarray | Inputs) -> dict[str, np.ndarray]:
         """Return the answers as the artifact stores them, by output name, all but `features`.
 
         Args:
-            images: (N, height, width, 3), uint8 or float32.
+            given: pictures (N, height, width, 3), uint8 or float32, with columns for a model that takes such.
+
+        Raises:
+            InputError: no such array, columns are missing, or there is no place for them.
+            ParityError: the library fails.
         """
         heads = [name for name in self.output_names if not is_features_name(name)]
-        if not len(images):
+        if not len(given):
             return {name: np.empty((0,), np.float32) for name in heads}
-        images = _checked(images)
-        size = max(1, CHUNK_BYTES // images[0].nbytes // BATCH) * BATCH
+        inputs = self._checked(as_inputs(given))
+        size = max(1, CHUNK_BYTES // inputs.images[0].nbytes // BATCH) * BATCH
         parts: dict[str, list[np.ndarray]] = {name: [] for name in heads}
-        for start in range(0, len(images), size):
-            some = images[start : start + size]
+        for start in range(0, len(inputs), size):
+            some = inputs[start : start + size]
             answers: dict[str, list[np.ndarray]] = {name: [] for name in heads}
-            for name, array in self._opened().arrays("predict", _told(some), some.tobytes()):
+            for name, array in self._opened().arrays("predict", *to_bytes(some)):
                 answers[name].append(array)
             for name in heads:
                 # A model with a fixed batch answers the fill of its last batch too.
                 parts[name].append(np.concatenate(answers[name])[: len(some)])
         return {name: np.concatenate(each) for name, each in parts.items()}
 
-    def time_one(self, image: np.ndarray, repeats: int) -> list[float]:
-        """Return the latency of one image (height, width, 3) in ms, `repeats` times, measured in the page, warm."""
-        images = _checked(image[np.newaxis])
-        return [
-            float(each) for each in self._opened().call("time", {**_told(images), "repeats": repeats}, images.tobytes())
-        ]
+    def time_one(self, one: np.ndarray | Inputs, repeats: int) -> list[float]:
+        """Return the latency of one picture, as the runners take it, in ms, `repeats` times, measured in the page, warm."""
+        told, payload = to_bytes(self._checked(one_of(one)))
+        return [float(each) for each in self._opened().call("time", {**told, "repeats": repeats}, payload)]
+
+    def _checked(self, inputs: Inputs) -> Inputs:
+        images = inputs.images
+        if images.ndim != 4 or images.shape[-1] != 3:
+            raise InputError(
+                f"Images of shape {images.shape} were given.", "(N, height, width, 3)", "convert them first"
+            )
+        check_columns(inputs, self.columns_name, f"The model in {self._folder}")
+        dtype = np.uint8 if images.dtype == np.uint8 else np.float32
+        return Inputs(np.ascontiguousarray(images, dtype), inputs.columns)
 
     def _opened(self) -> ParityPage:
         if self._page is None:
@@ -118,9 +134,8 @@ class PageArtifact:
                 self._request["backend"],
                 "choose a backend that this browser has",
             )
-        if len(facts["inputs"]) != 1:
-            names = [each["name"] for each in facts["inputs"]]
-            raise ParityError(f"The model in {self._folder} takes {names}.", "one input", "export the artifact again")
+        names = [each["name"] for each in facts["inputs"]]
+        self.input_name, self.columns_name = input_names(names, f"The model in {self._folder}")
 
 
 def check_backend(library: str, backend: str, known: tuple[str, ...]) -> str:
@@ -132,13 +147,3 @@ def check_backend(library: str, backend: str, known: tuple[str, ...]) -> str:
 
 def _files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file())
-
-
-def _told(images: np.ndarray) -> dict[str, Any]:
-    return {"shape": list(images.shape), "dtype": images.dtype.name}
-
-
-def _checked(images: np.ndarray) -> np.ndarray:
-    if images.ndim != 4 or images.shape[-1] != 3:
-        raise InputError(f"Images of shape {images.shape} were given.", "(N, height, width, 3)", "convert them first")
-    return np.ascontiguousarray(images, np.uint8 if images.dtype == np.uint8 else np.float32)

@@ -10,6 +10,7 @@ import asyncio
 import atexit
 import contextlib
 import dataclasses
+import json
 import os
 import shutil
 import threading
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from exporters.columns import Column
 from exporters.contract import Resize
 from exporters.errors import NotVerifiedError
 from exporters.runners.chromium_page import PAGE, STOP_TIMEOUT_S, ParityPage
@@ -176,6 +178,18 @@ class ChromiumSession:
                 data = b"".join(np.ascontiguousarray(each, np.uint8).tobytes() for each in some)
                 made += [array for _, array in page.arrays("resize", request, data)]
         return made
+
+    def encode_cells(self, columns: Sequence[Column], rows: Sequence[Mapping[str, str]]) -> np.ndarray:
+        """Encode cells in the browser, by the code of the demo page; in and out as `exporters.columns.encode_cells` has them.
+
+        Raises:
+            ParityError: the code refuses a cell, or Chromium failed.
+        """
+        # As bytes, since a cell or a column may bear any name, also one that an object of JavaScript has already.
+        asked = {"columns": [each.to_json() for each in columns], "rows": [dict(row) for row in rows]}
+        with self.page({}, "Encoding the columns") as page:
+            ((_, encoded),) = page.arrays("encode", {}, json.dumps(asked).encode())
+        return encoded
 
     async def _start(self) -> None:
         try:

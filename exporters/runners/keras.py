@@ -8,6 +8,8 @@ from types import TracebackType
 import keras
 import numpy as np
 
+from exporters.contract import COLUMNS_NAME, INPUT_NAME
+from exporters.inputs import Inputs, as_inputs, check_columns, input_names
 from exporters.opaque import load_model
 
 BATCH = 32
@@ -37,12 +39,28 @@ class KerasRunner:
     ) -> None:
         self.model = None
 
-    def predict(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """Return the answers to raw pixels (N, height, width, 3), 0..255, as output name -> float32 (N, ...)."""
-        parts = [
-            self._named(self.model(images[start : start + BATCH].astype(np.float32), training=False))
-            for start in range(0, len(images), BATCH)
-        ]
+    def predict(self, given: np.ndarray | Inputs) -> dict[str, np.ndarray]:
+        """Return the answers to raw pixels.
+
+        Args:
+            given: pictures (N, height, width, 3), 0..255, with columns for a model that takes such.
+
+        Returns:
+            output name -> float32 (N, ...).
+
+        Raises:
+            InputError: columns are missing, or there is no place for them.
+            ParityError: the model takes something else.
+        """
+        inputs = as_inputs(given)
+        names = [tensor.name for tensor in self.model.inputs]
+        image, columns = input_names(names, "The Keras model")
+        check_columns(inputs, columns, "The Keras model")
+        parts = []
+        for start in range(0, len(inputs), BATCH):
+            batch = inputs[start : start + BATCH].named()
+            fed = [batch[INPUT_NAME if name == image else COLUMNS_NAME] for name in names]
+            parts.append(self._named(self.model(fed if columns else fed[0], training=False)))
         if not parts:
             return {}
         return {name: np.concatenate([part[name] for part in parts]) for name in sorted(parts[0])}

@@ -19,6 +19,7 @@ import numpy as np
 
 from exporters.contract import is_features_name
 from exporters.errors import InputError, NotVerifiedError, ParityError
+from exporters.inputs import Inputs, as_inputs, check_columns, input_names, one_of, to_bytes
 
 BUNDLE = Path(__file__).parents[1] / "javascript" / "runner.mjs"
 OLDEST_NODE = 20
@@ -79,6 +80,7 @@ class TfjsRunner:
         self.backend = backend
         self.version = ""
         self.input_name = ""
+        self.columns_name: str | None = None
         self.output_names: tuple[str, ...] = ()
         self._node = node
         self._process: subprocess.Popen[bytes] | None = None
@@ -111,7 +113,11 @@ class TfjsRunner:
             raise
         self.version = hello["version"]
         self.backend = hello["backend"]
-        self.input_name = ", ".join(hello["input_names"])
+        try:
+            self.input_name, self.columns_name = input_names(hello["input_names"], self._what)
+        except ParityError:
+            self._stop(patience=0)
+            raise
         self.input_dtype, self.input_scale = "float32", (1.0, 0)
         self.output_names = tuple(hello["output_names"])
         return self
@@ -122,57 +128,56 @@ class TfjsRunner:
         """Stop Node; at once where something failed, since it may still be computing."""
         self._stop(patience=STOP_SECONDS if kind is None else 0)
 
-    def predict(self, images: np.ndarray, *, outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+    def predict(self, given: np.ndarray | Inputs, *, outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         """Answer for a batch of any size.
 
         Args:
-            images: (N, H, W, 3), uint8 or float32, RGB 0..255.
+            given: pictures (N, H, W, 3), uint8 or float32, RGB 0..255, with columns for a model that takes such.
             outputs: names of the outputs to compute; all heads by default, thus no features.
 
         Returns:
             float32 (N, ...) by output name.
 
         Raises:
-            InputError: the images are not such an array.
+            InputError: the images are not such an array, columns are missing, or there is no place for them.
             ParityError: TF.js fails, or its process died.
         """
-        images = self._checked(images)
         wanted = self._wanted(outputs)
-        return self._in_batches(images, {"command": "predict", "outputs": wanted})
+        return self._in_batches(self._checked(given), {"command": "predict", "outputs": wanted})
 
-    def values_of(self, images: np.ndarray, nodes: Sequence[str]) -> dict[str, np.ndarray]:
+    def values_of(self, given: np.ndarray | Inputs, nodes: Sequence[str]) -> dict[str, np.ndarray]:
         """Return what nodes of the graph give, inner ones too.
 
         Args:
-            images: (N, H, W, 3), uint8 or float32, RGB 0..255.
+            given: as `predict` takes it.
             nodes: names of nodes, as model.json has them.
 
         Returns:
             float32 (N, ...) by node.
 
         Raises:
-            InputError: the images are not such an array.
+            InputError: as `predict` raises it.
             ParityError: there is no such node, TF.js fails, or its process died.
         """
-        return self._in_batches(self._checked(images), {"command": "nodes", "nodes": list(nodes)})
+        return self._in_batches(self._checked(given), {"command": "nodes", "nodes": list(nodes)})
 
-    def features(self, images: np.ndarray) -> dict[str, np.ndarray]:
+    def features(self, given: np.ndarray | Inputs) -> dict[str, np.ndarray]:
         """Return the feature maps that an artifact gives of raw pixels: output name -> float32 (N, height, width, channels)."""
         names = [name for name in self.output_names if is_features_name(name)]
-        return self.predict(images, outputs=names) if names else {}
+        return self.predict(given, outputs=names) if names else {}
 
-    def time_one(self, image: np.ndarray, repeats: int) -> list[float]:
+    def time_one(self, one: np.ndarray | Inputs, repeats: int) -> list[float]:
         """Measure single answers, heads only, inside Node and after warming up.
 
         Args:
-            image: (H, W, 3) or (1, H, W, 3), uint8 or float32, 0..255.
+            one: (H, W, 3) or (1, H, W, 3), uint8 or float32, 0..255; or `Inputs` of length 1.
             repeats: how many to measure.
 
         Returns:
             Milliseconds from array to downloaded answer, one for each repeat.
         """
-        images = self._checked(image if np.ndim(image) == 4 else np.asarray(image)[np.newaxis])
-        header, _ = self._ask(images[:1], {"command": "time", "outputs": self._wanted(None), "repeats": repeats})
+        inputs = self._checked(one_of(one))
+        header, _ = self._ask(inputs[:1], {"command": "time", "outputs": self._wanted(None), "repeats": repeats})
         return [float(each) for each in header["times_ms"]]
 
     def _wanted(self, outputs: Sequence[str] | None) -> list[str]:
@@ -180,22 +185,28 @@ class TfjsRunner:
             list(outputs) if outputs is not None else [each for each in self.output_names if not is_features_name(each)]
         )
 
-    def _checked(self, images: np.ndarray) -> np.ndarray:
-        images = np.asarray(images)
+    @property
+    def _what(self) -> str:
+        return f"The TF.js model in {self.folder}"
+
+    def _checked(self, given: np.ndarray | Inputs) -> Inputs:
+        inputs = as_inputs(given)
+        images = inputs.images
         if images.ndim != 4 or images.shape[-1] != 3 or len(images) == 0 or images.dtype not in (np.uint8, np.float32):
             raise InputError(
                 f"TF.js was given images of shape {images.shape} and type {images.dtype}.",
                 "(N, H, W, 3) with N of at least 1, uint8 or float32",
                 "convert the images first",
             )
-        return np.ascontiguousarray(images)
+        check_columns(inputs, self.columns_name, self._what)
+        return inputs
 
-    def _in_batches(self, images: np.ndarray, request: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        batches = [self._ask_values(images[at : at + BATCH], request) for at in range(0, len(images), BATCH)]
+    def _in_batches(self, inputs: Inputs, request: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        batches = [self._ask_values(inputs[at : at + BATCH], request) for at in range(0, len(inputs), BATCH)]
         return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
 
-    def _ask_values(self, images: np.ndarray, request: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        header, payload = self._ask(images, request)
+    def _ask_values(self, inputs: Inputs, request: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        header, payload = self._ask(inputs, request)
         answers: dict[str, np.ndarray] = {}
         at = 0
         for output in header["outputs"]:
@@ -205,14 +216,14 @@ class TfjsRunner:
             at += 4 * count
         return answers
 
-    def _ask(self, images: np.ndarray, request: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
+    def _ask(self, inputs: Inputs, request: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
         if self._process is None or self._process.stdin is None:
             raise RuntimeError("a TfjsRunner answers only inside its with statement")
-        header = {**request, "shape": images.shape, "dtype": str(images.dtype), "bytes": images.nbytes}
-        text = json.dumps(header).encode()
+        told, payload = to_bytes(inputs)
+        text = json.dumps({**request, **told, "bytes": len(payload)}).encode()
         try:
             self._process.stdin.write(struct.pack("<I", len(text)) + text)
-            self._process.stdin.write(images.astype(images.dtype.newbyteorder("<"), copy=False).data)
+            self._process.stdin.write(payload)
             self._process.stdin.flush()
         except OSError as fault:
             raise self._died("did not take the images") from fault

@@ -14,10 +14,12 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from exporters.contract import is_features_name
 from exporters.errors import MissingKernelError, ParityError
+from exporters.inputs import Inputs, as_inputs, check_columns, input_names, one_of
 
 MODEL_FILE = "model.tflite"
 SIGNATURE = "serving_default"
 BATCH = 16
+WHAT = "The TFLite model"
 NO_KERNEL = "Didn't find op for builtin opcode"
 _RESOLVERS = {"xnnpack": OpResolverType.AUTO, "reference": OpResolverType.BUILTIN_REF}
 
@@ -69,9 +71,10 @@ class TfliteRunner:
                 f"a TFLite model with the signature {SIGNATURE}",
                 "export the artifact again",
             ) from fault
-        if len(inputs) != 1:
-            raise ParityError(f"The TFLite model takes {sorted(inputs)}.", "one input", "export the artifact again")
-        self.input_name, self._input = next(iter(inputs.items()))
+        self.input_name, self.columns_name = input_names(list(inputs), WHAT)
+        self._inputs, self._input = inputs, inputs[self.input_name]
+        # LiteRT would take another number of columns too, and read past what the model knows of.
+        self._columns_count = int(inputs[self.columns_name]["shape_signature"][1]) if self.columns_name else None
         self._outputs = outputs
         self.input_dtype = np.dtype(self._input["dtype"]).name
         self.input_scale = tuple(self._input["quantization"]) if self.input_dtype == "uint8" else (1.0, 0)
@@ -83,42 +86,52 @@ class TfliteRunner:
     ) -> None:
         self._signature = self._interpreter = None
 
-    def predict(self, images: np.ndarray, *, outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+    def predict(self, given: np.ndarray | Inputs, *, outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         """Return the answers to raw pixels.
 
         Args:
-            images: (N, height, width, 3), 0..255, uint8 or float32.
+            given: pictures (N, height, width, 3), 0..255, uint8 or float32, with columns for a model that takes such.
             outputs: names of the outputs wanted; all by default.
 
         Returns:
             output name -> float32 (N, ...), dequantised where the artifact answers in integers.
+
+        Raises:
+            InputError: columns are missing, or there is no place for them.
+            ParityError: LiteRT cannot run the model.
         """
+        inputs = as_inputs(given)
+        check_columns(inputs, self.columns_name, WHAT, self._columns_count)
         names = tuple(outputs) if outputs is not None else self.output_names
         rows: dict[str, list[np.ndarray]] = {name: [] for name in names}
         size = self._batch if self._input["shape_signature"][0] == -1 else 1
-        for start in range(0, len(images), size):
-            answers = self._invoke(images[start : start + size])
+        for start in range(0, len(inputs), size):
+            answers = self._invoke(inputs[start : start + size])
             for name in names:
                 rows[name].append(_dequantise(answers[name], self._outputs[name]))
         return {name: np.concatenate(parts) if parts else np.empty((0,), np.float32) for name, parts in rows.items()}
 
-    def features(self, images: np.ndarray) -> dict[str, np.ndarray]:
+    def features(self, given: np.ndarray | Inputs) -> dict[str, np.ndarray]:
         """Return the feature maps that an artifact gives of raw pixels: output name -> float32 (N, height, width, channels)."""
         names = [name for name in self.output_names if is_features_name(name)]
-        return self.predict(images, outputs=names) if names else {}
+        return self.predict(given, outputs=names) if names else {}
 
-    def time_one(self, image: np.ndarray, repeats: int) -> list[float]:
-        """Return the latency of one image (height, width, 3) in ms, `repeats` times, after a warm-up."""
-        times = []
+    def time_one(self, one: np.ndarray | Inputs, repeats: int) -> list[float]:
+        """Return the latency of one picture, (height, width, 3) or as `Inputs`, in ms, `repeats` times, after a warm-up."""
+        times, inputs = [], one_of(one)
+        check_columns(inputs, self.columns_name, WHAT, self._columns_count)
         for _ in range(repeats + 2):
             start = time.perf_counter()
-            self._invoke(image[None])
+            self._invoke(inputs)
             times.append((time.perf_counter() - start) * 1000)
         return times[2:]
 
-    def _invoke(self, batch: np.ndarray) -> dict[str, np.ndarray]:
+    def _invoke(self, batch: Inputs) -> dict[str, np.ndarray]:
+        fed = {self.input_name: _quantise(batch.images, self._input)}
+        if self.columns_name:
+            fed[self.columns_name] = _quantise(batch.columns, self._inputs[self.columns_name])
         try:
-            return self._signature(**{self.input_name: _quantise(batch, self._input)})
+            return self._signature(**fed)
         except (ValueError, RuntimeError) as fault:
             raise ParityError(
                 f"LiteRT cannot run the model: {fault}.",
