@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import zipfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,12 @@ import keras
 import numpy as np
 
 from exporters.cloning import clone
-from exporters.contract import INPUT_NAME
+from exporters.columns import Column
+from exporters.contract import COLUMNS_NAME, INPUT_NAME
 from exporters.errors import CutpointError, InputError
 from exporters.opaque import keep_beside
 from pipeline.cut import cuts_of
+from pipeline.encoding import columns_input, encoded, names_of_layers
 from pipeline.heads.segmentation import map_head
 from pipeline.heads.trunk import NAME as TRUNK
 from pipeline.scaling import scale_pixels
@@ -32,12 +34,14 @@ class Part:
 
     The features of several cuts stand one behind the other. A head that is `on_trunk` takes the trunk's answer instead.
     One with the pooling MAPS takes the feature maps as they are; only while it is trained, and in `head`, they are flattened.
+    `columns` says that the encoded tabular columns stand behind the features.
     """
 
     pooling: str
     cuts: tuple[str, ...]
     head: keras.Model
     on_trunk: bool = False
+    columns: bool = False
 
 
 def feature_extractor(truncated: keras.Model, pixel_scaling: str, wanted: Sequence[tuple[str, str]]) -> keras.Model:
@@ -68,7 +72,11 @@ def pooled_width(truncated: keras.Model, cut: str, pooling: str) -> int:
 
 
 def assemble(
-    truncated: keras.Model, pixel_scaling: str, heads: Mapping[str, Part], trunk: Part | None = None
+    truncated: keras.Model,
+    pixel_scaling: str,
+    heads: Mapping[str, Part],
+    trunk: Part | None = None,
+    columns: Sequence[Column] = (),
 ) -> keras.Model:
     """Put the parts together as one flat model of stock layers.
 
@@ -77,24 +85,27 @@ def assemble(
         pixel_scaling: see `scale_pixels`.
         heads: name -> the head with what it takes.
         trunk: what the heads share that are `on_trunk`.
+        columns: the tabular columns, where a part takes them.
 
     Returns:
-        `image` (N, height, width, 3) float32 0..255 -> a dict, head name -> float32 (N, ...).
+        `image` (N, height, width, 3) float32 0..255 -> a dict, head name -> float32 (N, ...); with columns `[image, columns]`.
 
     Raises:
         InputError: a head's layer has the name of one of the backbone's.
         CutpointError: the frozen weights are not bit-identical to those loaded.
     """
     parts = {**({TRUNK: trunk} if trunk else {}), **heads}
-    _check_names(truncated, parts)
+    _check_names(truncated, parts, names_of_layers(columns) if columns else ())
     image = keras.Input(truncated.inputs[0].shape[1:], name=INPUT_NAME)
     maps = _feature_maps(truncated, scale_pixels(image, pixel_scaling))
-    shared_value = lay_flat(trunk.head, _taken(TRUNK, trunk, maps)) if trunk else None
+    inputs: Any = [image, columns_input(columns)] if columns else image
+    beside = encoded(columns, inputs[1]) if columns else None
+    shared_value = lay_flat(trunk.head, _taken(TRUNK, trunk, maps, beside)) if trunk else None
     outputs = {
-        name: lay_flat(_laid(part), shared_value if part.on_trunk else _taken(name, part, maps))
+        name: lay_flat(_laid(part), shared_value if part.on_trunk else _taken(name, part, maps, beside))
         for name, part in sorted(heads.items())
     }
-    shared = keras.Model(image, outputs, name=MODEL_NAME)
+    shared = keras.Model(inputs, outputs, name=MODEL_NAME)
     # The layers of `shared` stand in the backbone's graph too; a clone has layers, and a file, of its own.
     model = clone(shared)
     model.trainable = False
@@ -103,11 +114,25 @@ def assemble(
 
 
 def without(model: keras.Model, dropped: Sequence[str]) -> keras.Model:
-    """Return the model without some outputs, and without the layers that only they need; the same model for none."""
+    """Return the model without some outputs, and without the layers and the input that only they need; the same for none."""
     if not dropped:
         return model
     kept = {name: value for name, value in model.output.items() if name not in dropped}
-    return clone(keras.Model(model.inputs[0], kept, name=MODEL_NAME))
+    inputs = _needed_inputs(model, kept.values())
+    return clone(keras.Model(inputs if len(inputs) > 1 else inputs[0], kept, name=MODEL_NAME))
+
+
+def _needed_inputs(model: keras.Model, outputs: Iterable[keras.KerasTensor]) -> list[keras.KerasTensor]:
+    """Return the image, and the columns of a model that takes such where one of its tensors depends on them."""
+    seen: set[int] = set()
+    waiting = list(outputs)
+    while waiting:
+        tensor = waiting.pop()
+        if id(tensor) not in seen:
+            seen.add(id(tensor))
+            history = tensor._keras_history
+            waiting += history.operation._inbound_nodes[history.node_index].input_tensors
+    return [each for place, each in enumerate(model.inputs) if place == 0 or id(each) in seen]
 
 
 def _feature_maps(truncated: keras.Model, scaled: keras.KerasTensor) -> dict[str, keras.KerasTensor]:
@@ -119,13 +144,14 @@ def _laid(part: Part) -> keras.Model:
     return map_head(part.head) if part.pooling == MAPS else part.head
 
 
-def _taken(name: str, part: Part, maps: Mapping[str, keras.KerasTensor]) -> Any:
-    """Return what a head takes: the pooled features of its cuts, one behind the other, or a list of feature maps."""
+def _taken(name: str, part: Part, maps: Mapping[str, keras.KerasTensor], beside: keras.KerasTensor | None) -> Any:
+    """Return what a head takes: the pooled features of its cuts and the columns, one behind the other, or feature maps."""
     if part.pooling == MAPS:
         return [maps[cut] for cut in part.cuts]
     several = len(part.cuts) > 1
     pooled = [_pool(maps[cut], part.pooling, _pooling_name(name, part, cut)) for cut in part.cuts]
-    return keras.layers.Concatenate(name=f"{name}_concatenate")(pooled) if several else pooled[0]
+    features = keras.layers.Concatenate(name=f"{name}_concatenate")(pooled) if several else pooled[0]
+    return keras.layers.Concatenate(name=f"{name}_with_columns")([features, beside]) if part.columns else features
 
 
 def _pooling_name(name: str, part: Part, cut: str) -> str:
@@ -139,7 +165,7 @@ def _layer_names(name: str, part: Part) -> list[str]:
     joined = [f"{name}_concatenate"] if len(part.cuts) > 1 else []
     pooled = [_pooling_name(name, part, cut) for cut in part.cuts]
     both = [f"{each}_{kind}" for each in pooled for kind in ("average", "max")] if part.pooling == BOTH else []
-    return [*pooled, *both, *joined]
+    return [*pooled, *both, *joined, *([f"{name}_with_columns"] if part.columns else [])]
 
 
 def lay_flat(model: keras.Model, value: keras.KerasTensor | list[keras.KerasTensor]) -> Any:
@@ -172,8 +198,15 @@ def save_model(model: keras.Model, path: Path) -> None:
     keep_beside(model, path)
 
 
-def _check_names(truncated: keras.Model, heads: Mapping[str, Part]) -> None:
-    taken = {layer.name for layer in truncated.layers} | {INPUT_NAME, "pixel_scaling"}
+def _check_names(truncated: keras.Model, heads: Mapping[str, Part], columns: Collection[str] = ()) -> None:
+    taken = {layer.name for layer in truncated.layers}
+    if taken.intersection(columns):
+        raise InputError(
+            f"The backbone has a layer '{sorted(taken.intersection(columns))[0]}', as the layers of columns are called.",
+            f"a backbone without layers that begin with {COLUMNS_NAME}",
+            "rename the layer in the backbone's file, or the column",
+        )
+    taken |= {INPUT_NAME, "pixel_scaling", *columns}
     for head_name, part in sorted(heads.items()):
         mine = {layer.name for layer in _laid(part).layers} | set(_layer_names(head_name, part))
         if taken & mine:

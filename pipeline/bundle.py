@@ -18,6 +18,7 @@ from exporters.contract import FORMATS, Card
 from exporters.errors import InputError
 from exporters.fingerprints import LAYERS, WEIGHTS
 from exporters.golden import ARTIFACTS, FEATURES, GOLDEN, MANIFEST, read_manifest
+from exporters.inputs import Inputs
 
 MARK = ".cutpoint"
 MODEL = "model.keras"
@@ -199,11 +200,17 @@ def read_card(out: Path) -> Card:
     return Card.read(out / CARD)
 
 
-def read_calibration_images(out: Path) -> np.ndarray:
-    """Return the calibration images, uint8 (N, height, width, 3), that `train` chose from the training split."""
+def write_calibration(staged: Path, inputs: Inputs) -> None:
+    """Keep the calibration images, with their columns where the model takes such, for the export."""
+    columns = {} if inputs.columns is None else {"columns": inputs.columns}
+    np.savez_compressed(staged / CALIBRATION, images=inputs.images, **columns)
+
+
+def read_calibration(out: Path) -> Inputs:
+    """Return the calibration images, uint8, and their columns: what `train` chose from the training split."""
     try:
         with np.load(out / MARK / CALIBRATION, allow_pickle=False) as arrays:
-            return arrays["images"]
+            return Inputs(arrays["images"], arrays["columns"] if "columns" in arrays.files else None)
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as fault:
         raise InputError(
             f"The calibration images of {out} cannot be read: {fault}.", "what `cutpoint train` wrote", "train again"

@@ -440,7 +440,19 @@ def predict(
     folder_or_artifact: Annotated[
         Path, typer.Argument(metavar="FOLDER_OR_ARTIFACT", help="A result folder, an artifact's folder or its file.")
     ],
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Pictures.")],
+    images: Annotated[
+        list[Path] | None, typer.Argument(metavar="[IMAGE...]", help="Pictures; with --data all of the CSV by default.")
+    ] = None,
+    column: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--column", metavar="NAME=VALUE", help="What stands beside every picture, such as age=40; may be repeated."
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", metavar="CSV", help="What stands beside each picture: path, and the model's columns."),
+    ] = None,
     top: Annotated[int, typer.Option("--top", min=1, help="How many labels to show.")] = 5,
     masks: Annotated[
         Path | None, typer.Option("--masks", metavar="DIR", help="Where segmentations go, as indexed PNGs.")
@@ -450,10 +462,16 @@ def predict(
     """The answers of an artifact, in its own runtime."""
 
     def work(terminal: Terminal) -> int:
-        from exporters.prediction import describe, predict_pictures
+        from exporters.contract import Card
+        from exporters.prediction import describe, find_artifact, predict_pictures, remark_on_columns
+        from pipeline.cells import cells_told
 
         with _logging_aside(terminal):
-            answers = predict_pictures(folder_or_artifact, images, top, masks)
+            card = Card.read(find_artifact(folder_or_artifact) / "card.json")
+            pictures, cells = cells_told(card.columns, images or (), column or (), data)
+            answers = predict_pictures(folder_or_artifact, pictures, top, masks, cells)
+        if remark := remark_on_columns(answers):
+            terminal.messages.print(f"predict: {remark}", markup=False)
         if as_json:
             _print_json(terminal, answers)
             return 0

@@ -13,7 +13,16 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from exporters.contract import CEILINGS, PUBLISH, Limits, Resize, check_runtimes, is_features_name, parse_formats
+from exporters.contract import (
+    CEILINGS,
+    COLUMNS_NAME,
+    PUBLISH,
+    Limits,
+    Resize,
+    check_runtimes,
+    is_features_name,
+    parse_formats,
+)
 from exporters.errors import InputError, nearest
 from exporters.pixels import check_resize
 from pipeline.advice.budget import check_choice, read_budget
@@ -64,6 +73,21 @@ class BackboneSection(Section):
     cut: str | int | tuple[str | int, ...] = ""
 
 
+class ColumnSection(Section):
+    """`[columns.NAME]`: a tabular column of the CSV beside the picture; the order of the tables is that of the model's input.
+
+    `kind` is `number` (normalised), `category` (one-hot) or `bucket` (a number by the range that it lies in). Of a category,
+    `categories` is its vocabulary, else what the training pictures have at least `min_count` times. Of a bucket, `boundaries`
+    part the ranges, or there are so many `buckets` with equally many training pictures each.
+    """
+
+    kind: str
+    categories: tuple[str, ...] = ()
+    min_count: Positive | None = None
+    boundaries: tuple[float, ...] = ()
+    buckets: Annotated[int, Meta(ge=2, le=100)] | None = None
+
+
 class HeadSection(Section):
     """`[heads.NAME]`: one head; keys that its kind does not use are left at their defaults.
 
@@ -71,7 +95,8 @@ class HeadSection(Section):
     `target` is the CSV's column, or several of a regression; `labels` give an order to labels that are no numbers (ordinal),
     say which one is meant by a probability near 1 (binary, the second) and what the indices in masks stand for (segmentation).
     `dimension` is the width of an embedding that is trained, 0 takes the features as they are; of a segmentation it is how many
-    channels the head works with, 0 for 32. `auxiliary` trains along and is not exported.
+    channels the head works with, 0 for 32. `columns` says whether the head takes the tabular columns: by default where its
+    kind can. `auxiliary` trains along and is not exported.
     """
 
     kind: str = "linear"
@@ -92,14 +117,16 @@ class HeadSection(Section):
     optimizer: str = ""
     learning_rate: Annotated[float, Meta(gt=0, le=100)] | None = None
     trunk: bool = True
+    columns: bool | None = None
     auxiliary: bool = False
 
 
 class TrunkSection(Section):
-    """`[trunk]`: dense layers that heads share; none, and no trunk, where `hidden` is empty."""
+    """`[trunk]`: dense layers that heads share; none, and no trunk, where `hidden` is empty. It takes columns by default."""
 
     hidden: tuple[Positive, ...] = ()
     pooling: str = "average"
+    columns: bool | None = None
     features: str | int | tuple[str | int, ...] = ()
     batch_norm: bool = False
     dropout: Annotated[float, Meta(ge=0, lt=1)] = 0.2
@@ -212,6 +239,7 @@ class Config(Section):
     data: Data = Data()
     resize: ResizeSection = ResizeSection()
     backbone: BackboneSection = BackboneSection()
+    columns: dict[str, ColumnSection] = {}
     heads: dict[str, HeadSection] = {}
     trunk: TrunkSection = TrunkSection()
     training: TrainingSection = TrainingSection()
@@ -380,6 +408,12 @@ def _check(config: Config) -> Config:
                 "a lower-case letter, then letters, digits and _; not 'image', not 'features', nothing after 'features_'",
                 f"rename [heads.{name}]",
             )
+    if COLUMNS_NAME in config.heads and config.columns:
+        raise InputError(
+            f"A head is called '{COLUMNS_NAME}', as the model's second input is.",
+            "another name where there are tabular columns",
+            f"rename [heads.{COLUMNS_NAME}]",
+        )
     for precision in config.parity.limits:
         if precision not in CEILINGS:
             raise InputError(

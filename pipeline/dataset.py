@@ -10,11 +10,14 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from exporters.errors import InputError, nearest
 from exporters.golden import sha256_of
 from exporters.pixels import IMAGE_SUFFIXES
 from pipeline import bundle
+from pipeline.columns import check_cells, check_data
 from pipeline.places import with_masks
 from pipeline.splitting import (
     SPLITS,
@@ -27,6 +30,9 @@ from pipeline.splitting import (
 )
 from pipeline.targets import LABEL, LABELS, MASK, NUMBER, SIDE, as_readings, labels_of, number, split_labels
 
+if TYPE_CHECKING:
+    from pipeline.config import ColumnSection
+
 _SPLIT_FOLDERS = {
     "train": "train",
     "training": "train",
@@ -38,16 +44,22 @@ _SPLIT_FOLDERS = {
 }
 
 
-def list_examples(path: Path, targets: Sequence[str] | Mapping[str, str], group: str) -> tuple[Example, ...]:
+def list_examples(
+    path: Path,
+    targets: Sequence[str] | Mapping[str, str],
+    group: str,
+    columns: Mapping[str, ColumnSection] = MappingProxyType({}),
+) -> tuple[Example, ...]:
     """List the pictures of a folder or a CSV, with the sha256 of their bytes.
 
     Args:
         path: a folder with a folder per class, inside `train`, `val`, `test` or directly; or a CSV with the columns
-            `path`, the targets, and perhaps `group` and `split`.
+            `path`, the targets, the tabular columns, and perhaps `group` and `split`.
         targets: the columns that the heads learn, or column -> how it is read (see `pipeline.targets.READINGS`); a folder
             has only `label`. Without any, every picture in the folder counts, in whatever folders they lie, and none has a
             label.
         group: a CSV column, or a regular expression searched in the path (its first group, else the whole match).
+        columns: the tabular columns that the model takes beside the picture, whose cells are kept.
 
     Raises:
         InputError: nothing there, no pictures, a missing column, an unusable label.
@@ -55,7 +67,11 @@ def list_examples(path: Path, targets: Sequence[str] | Mapping[str, str], group:
     if not path.exists():
         raise InputError(f"The data {path} is not there.", "a folder per class, or a CSV", "set --data or data.path")
     readings = as_readings(targets)
-    drafts = _read_csv(path, tuple(readings), group) if path.is_file() else _walk_folder(path, tuple(readings))
+    check_data(path, columns)
+    if path.is_file():
+        drafts = _read_csv(path, tuple(readings), group, tuple(columns))
+    else:
+        drafts = _walk_folder(path, tuple(readings))
     if not drafts:
         raise InputError(
             f"{path} holds no pictures.",
@@ -63,6 +79,8 @@ def list_examples(path: Path, targets: Sequence[str] | Mapping[str, str], group:
             "give another --data",
         )
     drafts = _with_groups(drafts, path, group)
+    for name, section in columns.items():
+        check_cells(path, name, section, drafts)
     for target, reading in readings.items():
         _check_cells(path, target, reading, drafts)
         if reading == MASK:
@@ -139,24 +157,27 @@ def _pictures_of_class(folder: Path, split: str) -> list[Example]:
     ]
 
 
-def _read_csv(path: Path, targets: tuple[str, ...], group: str) -> list[Example]:
+def _read_csv(path: Path, targets: tuple[str, ...], group: str, beside: tuple[str, ...]) -> list[Example]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
             reader = csv.DictReader(stream)
             columns = reader.fieldnames or []
-            for needed in ("path", *targets):
+            for needed in ("path", *targets, *beside):
                 if needed not in columns:
+                    mend = "set heads.NAME.target" if needed not in beside else f"correct [columns.{needed}]"
                     raise InputError(
                         f"The CSV {path} has no column '{needed}'.",
                         nearest(needed, columns) if columns else "a header line",
-                        "add the column, or set heads.NAME.target",
+                        f"add the column, or {mend}",
                     )
-            return [_row_to_example(path, row, targets, group, line) for line, row in enumerate(reader, 2)]
+            return [_row_to_example(path, row, targets, group, line, beside) for line, row in enumerate(reader, 2)]
     except (OSError, UnicodeDecodeError, csv.Error) as fault:
         raise InputError(f"The CSV {path} cannot be read: {fault}.", "a CSV in UTF-8", "save it as such") from fault
 
 
-def _row_to_example(path: Path, row: dict, targets: tuple[str, ...], group: str, line: int) -> Example:
+def _row_to_example(
+    path: Path, row: dict, targets: tuple[str, ...], group: str, line: int, beside: tuple[str, ...]
+) -> Example:
     split = (row.get("split") or "").strip().lower()
     if split and split not in _SPLIT_FOLDERS:
         raise InputError(
@@ -173,6 +194,7 @@ def _row_to_example(path: Path, row: dict, targets: tuple[str, ...], group: str,
         targets={target: row[target] for target in targets},
         group=(row.get(group_column) or "") if group_column in row else "",
         split=_SPLIT_FOLDERS.get(split, ""),
+        cells={name: (row[name] or "").strip() for name in beside},
     )
 
 

@@ -6,18 +6,19 @@ Any Keras backend. The features in the cache stay those of the untouched backbon
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
-from exporters.contract import Resize
+from exporters.contract import COLUMNS_NAME, INPUT_NAME, Resize
 from exporters.runners.keras import KerasRunner
 from pipeline import tuning_cache
 from pipeline.assembly import check_frozen
 from pipeline.augmentation import augment
+from pipeline.columns import raw_columns
 from pipeline.epochs import Keeping, Shown, run_epochs
 from pipeline.heads import learns, pooling_of
 from pipeline.heads.sharing import on_trunk
@@ -115,10 +116,14 @@ def _train(
     )
     checkpoint = folder.with_suffix(CHECKPOINT)
     with Pictures(room.dataset.of_split("train"), how) as train, Pictures(room.dataset.of_split("val"), how) as val:
-        shown = _shown(room, train, lessons)
+        beside = _beside(room)
+        shown = _shown(room, train, lessons, beside)
         truth = {name: truth_for_loss(each, each.val) for name, each in lessons.items()}
         held_out = Shown(
-            len(val), section.batch_size, None, lambda at, _: (val.take(at), {k: v[at] for k, v in truth.items()})
+            len(val),
+            section.batch_size,
+            None,
+            lambda at, _: (beside(val.take(at), "val", at), {k: v[at] for k, v in truth.items()}),
         )
         before = model.evaluate(held_out, verbose=0, return_dict=True) if len(val) else {}
         with room.terminal.progress("fine-tuning") as progress:
@@ -164,7 +169,22 @@ def _centers(room: Classroom, lessons: Mapping[str, Lesson]) -> dict[str, np.nda
     return found
 
 
-def _shown(room: Classroom, train: Pictures, lessons: Mapping[str, Lesson]) -> Shown:
+def _beside(room: Classroom) -> Callable[[np.ndarray, str, np.ndarray], Any]:
+    """Return a function from pictures, their split and their places in it to what the model takes: with their columns."""
+    splits = {name: raw_columns(room.columns, room.dataset.of_split(name)) for name in ("train", "val")}
+
+    def beside(images: np.ndarray, split: str, indices: np.ndarray) -> Any:
+        return {INPUT_NAME: images, COLUMNS_NAME: splits[split][indices]} if room.columns else images
+
+    return beside
+
+
+def _shown(
+    room: Classroom,
+    train: Pictures,
+    lessons: Mapping[str, Lesson],
+    beside: Callable[[np.ndarray, str, np.ndarray], Any],
+) -> Shown:
     """Return the training pictures, drawn anew in every epoch."""
     config = room.config
     truth = {name: truth_for_loss(each, each.train) for name, each in lessons.items()}
@@ -175,7 +195,9 @@ def _shown(room: Classroom, train: Pictures, lessons: Mapping[str, Lesson]) -> S
         images = train.take(
             indices, lambda picture, sha256: augment(picture, config.augmentation, config.seed, draw, sha256)
         )
-        return images, *({name: each[indices] for name, each in rows.items()} for rows in (truth, weights))
+        return beside(images, "train", indices), *(
+            {name: each[indices] for name, each in rows.items()} for rows in (truth, weights)
+        )
 
     return Shown(len(train), config.fine_tuning.batch_size, config.seed, take)
 
@@ -209,7 +231,9 @@ def _tell(room: Classroom, tuned: tuple[str, ...], found: Mapping[str, Any]) -> 
 def _answers(room: Classroom, whole: keras.Model, how: Resize) -> dict[str, np.ndarray]:
     """Return the model's answers to all test pictures, head -> float32 (N, ...)."""
     found: list[dict[str, np.ndarray]] = []
-    with Pictures(room.dataset.of_split("test"), how) as test, KerasRunner(whole) as runner:
+    examples = room.dataset.of_split("test")
+    with Pictures(examples, how) as test, KerasRunner(whole) as runner:
         for start in range(0, len(test), 256):
-            found.append(runner.predict(test.take(np.arange(start, min(start + 256, len(test))))))
+            places = np.arange(start, min(start + 256, len(test)))
+            found.append(runner.predict(room.inputs(test.take(places), [examples[index] for index in places])))
     return {name: np.concatenate([each[name] for each in found]) for name in found[0]}

@@ -18,6 +18,7 @@ from exporters.contract import Backbone as BackboneRecord
 from exporters.errors import InputError, nearest
 from exporters.golden import GoldenSet, write_golden
 from exporters.golden_files import images_of_files, prepare_files
+from exporters.inputs import Inputs
 from exporters.pixels import load_images
 from exporters.runners.keras import KerasRunner
 from pipeline import bundle
@@ -153,8 +154,7 @@ def _stage_reference(
         terminal.say(f"data: no output of the model has the {len(labels)} classes of the data: accuracy is not judged")
     write_golden(GoldenSet(images, truth, reference, card, limits_of(config)), staged, files, of_files)
     calibration = choose(dataset.of_split("train"), config.export.calibration_images, config.seed)
-    pixels = load_images([example.path for example in calibration], how)
-    np.savez_compressed(staged / bundle.CALIBRATION, images=pixels)
+    bundle.write_calibration(staged, Inputs(load_images([example.path for example in calibration], how)))
     save_model(model, staged / bundle.MODEL)
     card.write(staged / bundle.CARD)
     tasks = {output.name: output.task for output in outputs}

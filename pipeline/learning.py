@@ -15,10 +15,15 @@ import keras
 import msgspec
 import numpy as np
 
+from exporters.columns import Column
 from exporters.export import keep_in_cache
+from exporters.inputs import Inputs
 from pipeline import bundle
 from pipeline.assembly import MAPS, Part
+from pipeline.column_checks import takes_columns, trunk_takes_columns
+from pipeline.columns import raw_columns
 from pipeline.config import Config, TrainingSection
+from pipeline.encoding import encode
 from pipeline.epochs import Keeping
 from pipeline.extraction import Extracted
 from pipeline.heads import build_head, is_custom, learns, pooling_of, takes_maps
@@ -29,14 +34,14 @@ from pipeline.losses import loss_of, metrics_of, optimizer_of
 from pipeline.memory import check_memory
 from pipeline.reference import Taught
 from pipeline.scores import score, told
-from pipeline.splitting import Dataset
+from pipeline.splitting import Dataset, Example
 from pipeline.targets import Target
 from pipeline.tensorboard import check_tensorboard, write_logs
 from pipeline.terminal import Terminal
 from pipeline.training import Trained, build_parts, train_heads
 
 TRUNK = "trunk"
-TRAINING_SOURCES = ("epochs", "lessons", "losses", "region_losses", "training")
+TRAINING_SOURCES = ("batches", "epochs", "lessons", "losses", "region_losses", "training")
 CHECKPOINT = ".checkpoint.npz"
 
 
@@ -45,7 +50,8 @@ class Classroom:
     """What all heads of a run are taught with.
 
     `taken` are the cuts that reach each head, and the trunk under its own name; `targets` what each head learns; `views` the
-    features of augmented copies of the training pictures; `logs` the folder of TensorBoard's logs, where they are asked for.
+    features of augmented copies of the training pictures; `logs` the folder of TensorBoard's logs, where they are asked for;
+    `columns` the tabular columns beside the pictures, as the training split taught them.
     """
 
     config: Config
@@ -57,12 +63,32 @@ class Classroom:
     terminal: Terminal
     views: tuple[Extracted, ...] = ()
     logs: Path | None = None
+    columns: tuple[Column, ...] = ()
 
     def features(self, name: str, pooling: str, split: str) -> np.ndarray:
-        """Return what a head or the trunk takes of a split's pictures, float32 (N, width); of `train` with their views."""
+        """Return what a head or the trunk takes of a split's pictures, float32 (N, width); of `train` with their views.
+
+        Behind the features stand the encoded columns, where they are taken: those of a view are those of its picture.
+        """
         sources = (self.found, *self.views) if split == "train" else (self.found,)
         rows = [each.of_head(self.taken[name], pooling, self.dataset.of_split(split)) for each in sources]
-        return np.concatenate(rows) if len(rows) > 1 else rows[0]
+        features = np.concatenate(rows) if len(rows) > 1 else rows[0]
+        if not self.takes_columns(name):
+            return features
+        beside = encode(self.columns, raw_columns(self.columns, self.dataset.of_split(split)))
+        return np.concatenate([features, np.tile(beside, (len(sources), 1))], axis=1)
+
+    def takes_columns(self, name: str) -> bool:
+        """Tell whether a head, or the trunk under its name, takes the tabular columns."""
+        if not self.columns:
+            return False
+        return (
+            trunk_takes_columns(self.config) if name == TRUNK else takes_columns(self.config, self.config.heads[name])
+        )
+
+    def inputs(self, images: np.ndarray, examples: Sequence[Example]) -> np.ndarray | Inputs:
+        """Return what the whole model takes of examples: their pictures, with their columns where there are such."""
+        return Inputs(images, raw_columns(self.columns, examples)) if self.columns else images
 
     def truth(self, name: str, split: str) -> np.ndarray:
         """Return what is true of a split's pictures for a head; see `exporters.contract.TASKS`."""
@@ -111,7 +137,7 @@ def teach_heads(room: Classroom) -> tuple[dict[str, Taught], Part | None, bool]:
     if together:
         trained, was_cached = _train(room, together, TRUNK, config.trunk.pooling)
         cached = cached and was_cached
-        shared = Part(config.trunk.pooling, room.taken[TRUNK], trained.trunk)
+        shared = Part(config.trunk.pooling, room.taken[TRUNK], trained.trunk, columns=room.takes_columns(TRUNK))
         values = answers_of(trained.trunk, room.features(TRUNK, config.trunk.pooling, "test"))
         for name in together:
             part = Part("", (), trained.heads[name], on_trunk=True)
@@ -127,7 +153,7 @@ def teach_heads(room: Classroom) -> tuple[dict[str, Taught], Part | None, bool]:
         else:
             width = room.features(name, pooling, "test").shape[1]
             head, history = build_head(name, section, width, 0, config.seed), {}
-        part = Part(MAPS if takes_maps(section) else pooling, room.taken[name], head)
+        part = Part(MAPS if takes_maps(section) else pooling, room.taken[name], head, columns=room.takes_columns(name))
         taught[name] = _judged(room, name, part, history, room.features(name, pooling, "test"))
     return dict(sorted(taught.items())), shared, cached
 
@@ -160,7 +186,8 @@ def _train(room: Classroom, names: Sequence[str], source: str, pooling: str) -> 
     features = tuple(room.features(source, pooling, split) for split in ("train", "val"))
     lessons = room.lessons(names)
     trunk = config.trunk if source == TRUNK else None
-    folder = bundle.cache_folder() / "cutpoint-heads" / _key(room, lessons, features)
+    beside = sum(each.width for each in room.columns) if room.takes_columns(source) else 0
+    folder = bundle.cache_folder() / "cutpoint-heads" / _key(room, lessons, features, beside)
     curves, logs = folder / "history.json", room.logs / source if room.logs else None
     if curves.is_file():
         shared, heads = build_parts(lessons, trunk, features[0].shape[1], config.seed)
@@ -178,7 +205,7 @@ def _train(room: Classroom, names: Sequence[str], source: str, pooling: str) -> 
             logs,
             lambda text: room.terminal.say(f"heads: {', '.join(names)}: {text}"),
         )
-        trained = train_heads(lessons, config.training, features, config.seed, trunk, keeping)
+        trained = train_heads(lessons, config.training, features, config.seed, trunk, keeping, beside)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".training-", dir=folder.parent) as work:
         made = Path(work) / folder.name
@@ -207,7 +234,7 @@ def _models(trunk: keras.Model | None, heads: Mapping[str, keras.Model]) -> dict
     return {**heads, **({"_trunk": trunk} if trunk else {})}
 
 
-def _key(room: Classroom, lessons: Mapping[str, Lesson], features: tuple[np.ndarray, ...]) -> str:
+def _key(room: Classroom, lessons: Mapping[str, Lesson], features: tuple[np.ndarray, ...], beside: int) -> str:
     config = room.config
     digest = hashlib.sha256()
     sections = {name: repr(each.section) for name, each in lessons.items()}
@@ -217,7 +244,7 @@ def _key(room: Classroom, lessons: Mapping[str, Lesson], features: tuple[np.ndar
     arrays = [*features, *(values for each in lessons.values() for values in (each.train, each.val))]
     for array in arrays:
         digest.update(f"{array.shape}{array.dtype}".encode() + np.ascontiguousarray(array).tobytes())
-    digest.update(repr([each.units for each in lessons.values()]).encode())
+    digest.update(repr(([each.units for each in lessons.values()], beside)).encode())
     return digest.hexdigest()[:24]
 
 

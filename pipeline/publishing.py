@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,12 @@ def published_files(out: Path) -> dict[str, Path | bytes]:
     if publish == "all":
         files |= {f"{GOLDEN}/{name}": out / GOLDEN / name for name in ARRAYS if (out / GOLDEN / name).is_file()}
     return files
+
+
+def samples_listed(files: Mapping[str, Any]) -> dict[str, str]:
+    """Return what models.json says of the published pictures: `samples`, where the list of them is; nothing without one."""
+    listed = f"{GOLDEN}/{FILES}/{EXPECTED}"
+    return {"samples": listed} if listed in files else {}
 
 
 def count_pictures(out: Path) -> int:

@@ -13,16 +13,18 @@ import numpy as np
 from exporters.contract import Card, features_names
 from exporters.errors import CutpointError
 from exporters.golden import FEATURES_IMAGES, GoldenSet, write_golden
-from exporters.golden_files import images_of_files, prepare_files
+from exporters.golden_files import cells_of_files, inputs_of_files, prepare_files
+from exporters.inputs import Inputs
 from exporters.measures import spread
 from exporters.pixels import load_images
 from exporters.runners.keras import KerasRunner
 from pipeline import bundle
 from pipeline.assembly import Part
+from pipeline.columns import raw_columns
 from pipeline.config import Config, limits_of
 from pipeline.run import choose
 from pipeline.scores import score
-from pipeline.splitting import Dataset
+from pipeline.splitting import Dataset, Example
 from pipeline.targets import Target
 
 # The assembled model and the head on cached features are the same arithmetic, up to the order of additions.
@@ -60,12 +62,13 @@ def write_reference(
     """
     test = dataset.of_split("test")
     chosen = choose(test, config.parity.images, config.seed)
-    images = load_images([example.path for example in chosen], card.resize)
+    inputs = _inputs(chosen, card)
     truth = {output.name: targets[output.name].truth(chosen) for output in card.outputs if targets[output.name].columns}
     files = prepare_files([example.path for example in chosen], staged)
+    cells = cells_of_files(files, [example.cells for example in chosen]) if card.columns else None
     with KerasRunner(model) as runner:
-        reference = runner.predict(images)
-        of_files = runner.predict(images_of_files(files, card))
+        reference = runner.predict(inputs)
+        of_files = runner.predict(inputs_of_files(files, card, cells))
     chosen_ones = {id(example) for example in chosen}
     positions = [index for index, example in enumerate(test) if id(example) in chosen_ones]
     for name in reference:
@@ -79,12 +82,19 @@ def write_reference(
                 f"at most {LARGEST_ASSEMBLY_DIFFERENCE:g}",
                 "clear the cache with `cutpoint cache --clear` and run again; report it if it stays",
             )
-    features = _reference_features(model, card, images)
-    golden = GoldenSet(images, truth, reference, card, limits_of(config), features=features)
-    write_golden(golden, staged, files, of_files)
+    features = _reference_features(model, card, inputs.images)
+    golden = GoldenSet(
+        inputs.images, truth, reference, card, limits_of(config), features=features, columns=inputs.columns
+    )
+    write_golden(golden, staged, files, of_files, cells)
     calibration = choose(dataset.of_split("train"), config.export.calibration_images, config.seed)
-    pixels = load_images([example.path for example in calibration], card.resize)
-    np.savez_compressed(staged / bundle.CALIBRATION, images=pixels)
+    bundle.write_calibration(staged, _inputs(calibration, card))
+
+
+def _inputs(examples: tuple[Example, ...], card: Card) -> Inputs:
+    """Return what the model takes of some examples."""
+    images = load_images([example.path for example in examples], card.resize)
+    return Inputs(images, raw_columns(card.columns, examples) if card.columns else None)
 
 
 def _reference_features(model: keras.Model, card: Card, images: np.ndarray) -> dict[str, np.ndarray]:
@@ -92,7 +102,7 @@ def _reference_features(model: keras.Model, card: Card, images: np.ndarray) -> d
     if not card.cut or not len(images):
         return {}
     extractor = keras.Model(
-        model.inputs, {name: model.get_layer(cut).output for cut, name in features_names(card.cut).items()}
+        model.inputs[0], {name: model.get_layer(cut).output for cut, name in features_names(card.cut).items()}
     )
     largest = max(4 * int(np.prod(tensor.shape[1:])) for tensor in extractor.outputs)
     count = min(FEATURES_IMAGES, max(1, LARGEST_FEATURES_BYTES // largest))

@@ -24,13 +24,15 @@ from pipeline import bundle
 from pipeline.augmentation import check_augmentation
 from pipeline.backbones import backbone_row, check_backbone
 from pipeline.backbones.origin import check_foreign, is_of_table, size_of_foreign
+from pipeline.column_checks import check_columns
+from pipeline.columns import check_data
 from pipeline.config import QUICKSTART, Config, limits_of, resize_of
 from pipeline.dataset import list_examples
 from pipeline.heads import check_head
 from pipeline.heads.sharing import check_sharing
 from pipeline.splitting import Dataset, Example, split_dataset
 from pipeline.stages import StageLog
-from pipeline.targets import readings_of
+from pipeline.targets import check_labels, readings_of
 from pipeline.terminal import Terminal
 
 # The size of pictures where neither the configuration nor the backbone names one.
@@ -71,7 +73,8 @@ def train(config: Config, out: Path, terminal: Terminal) -> None:
     log = StageLog(terminal.say)
     with log.stage("data", f"listing {config.data.path}"):
         root = data_folder(config, terminal)
-        examples = list_examples(root, readings_of(config), config.data.group)
+        examples = list_examples(root, readings_of(config), config.data.group, config.columns)
+        check_labels(config, examples)
         terminal.say(f"data: {len(examples)} pictures")
     prepare_keras(config.device)
     training = importlib.import_module("pipeline.teaching")
@@ -99,6 +102,7 @@ def check(config: Config) -> None:
     for section in config.heads.values():
         check_head(section)
     check_sharing(config)
+    check_columns(config)
     check_augmentation(config)
     if is_of_table(config.backbone):
         check_backbone(config.backbone, usual_resize(config))
@@ -110,6 +114,8 @@ def check(config: Config) -> None:
         raise InputError(
             f"The data {config.data.path} is not there.", "a folder per class, or a CSV", "set --data or data.path"
         )
+    if config.data.path != QUICKSTART:
+        check_data(Path(config.data.path).expanduser(), config.columns)
     bundle.cache_folder()
 
 

@@ -23,7 +23,7 @@ from starlette.routing import Route
 import exporters
 from exporters.contract import FORMATS, ArtifactName
 from exporters.errors import InputError
-from pipeline.publishing import published_files, read_object
+from pipeline.publishing import published_files, read_object, samples_listed
 
 PAGE = Path(exporters.__file__).parent / "javascript"
 MODEL_FILE = FORMATS["tfjs"].file
@@ -113,7 +113,7 @@ def application(out: Path, ready: Callable[[], None] = lambda: None) -> Starlett
         try:
             name = request.path_params["path"] or "index.html"
             if name == "models.json":
-                return JSONResponse({"models": models(out)}, headers=HEADERS)
+                return JSONResponse({"models": models(out), **samples_listed(site_files(out))}, headers=HEADERS)
             path = site_files(out).get(name)
         except InputError as fault:
             return PlainTextResponse(str(fault), 503, headers=HEADERS)
@@ -207,7 +207,7 @@ def write_site(out: Path, folder: Path) -> list[str]:
                 (folder / name).write_bytes(path)
             else:
                 shutil.copyfile(path, folder / name)
-        text = json.dumps({"models": listing}, ensure_ascii=False, indent=1) + "\n"
+        text = json.dumps({"models": listing, **samples_listed(files)}, ensure_ascii=False, indent=1) + "\n"
         (folder / "models.json").write_text(text, encoding="utf-8")
     except OSError as fault:
         raise InputError(f"The site cannot be written: {fault}.", "a folder to write to", "name another one") from fault

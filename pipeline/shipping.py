@@ -17,6 +17,7 @@ from exporters.export import export_artifact, keep_in_cache, move_into_place
 from exporters.fingerprints import WeightSet, read_sets, write_fingerprints
 from exporters.golden import sha256_of
 from exporters.inference import InferenceModels
+from exporters.inputs import Inputs
 from exporters.memory import give_back
 from exporters.opaque import load_model
 from exporters.papers import parse_artifact_name
@@ -36,7 +37,7 @@ def ship(out: Path, names: tuple[ArtifactName, ...], state: dict[str, Any], log:
         log, terminal: where stages and progress go.
     """
     card = dataclasses.replace(bundle.read_card(out), versions=versions())
-    calibration_images = bundle.read_calibration_images(out)
+    calibration_images = bundle.read_calibration(out)
     key = _key(out, card, calibration_images, state)
     artifacts = out / "artifacts"
     _remove_others(artifacts, names)
@@ -60,9 +61,11 @@ def ship(out: Path, names: tuple[ArtifactName, ...], state: dict[str, Any], log:
     _write_fingerprints(out, fingerprints)
 
 
-def _key(out: Path, card: Card, calibration_images: np.ndarray, state: dict[str, Any]) -> str:
+def _key(out: Path, card: Card, calibration_images: Inputs, state: dict[str, Any]) -> str:
     digest = hashlib.sha256(json.dumps(card.to_json(), sort_keys=True).encode())
-    digest.update(np.ascontiguousarray(calibration_images).tobytes())
+    digest.update(np.ascontiguousarray(calibration_images.images).tobytes())
+    if calibration_images.columns is not None:
+        digest.update(np.ascontiguousarray(calibration_images.columns).tobytes())
     digest.update(sha256_of(out / bundle.MODEL).encode())
     digest.update(str(bool(state.get("features_everywhere"))).encode())
     for source in sorted((Path(__file__).parent.parent / "exporters").glob("*.py")):
@@ -72,7 +75,7 @@ def _key(out: Path, card: Card, calibration_images: np.ndarray, state: dict[str,
 
 
 def _inference_models(
-    out: Path, card: Card, calibration_images: np.ndarray, state: dict[str, Any], work: Path
+    out: Path, card: Card, calibration_images: Inputs, state: dict[str, Any], work: Path
 ) -> InferenceModels:
     model = load_model(out / bundle.MODEL)
     everywhere = bool(state.get("features_everywhere"))
@@ -80,7 +83,7 @@ def _inference_models(
 
 
 def _make(
-    name: ArtifactName, saved: Path, card: Card, cached: Path, calibration_images: np.ndarray, state: dict[str, Any]
+    name: ArtifactName, saved: Path, card: Card, cached: Path, calibration_images: Inputs, state: dict[str, Any]
 ) -> None:
     cached.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".making-", dir=cached.parent) as work:

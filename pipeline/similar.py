@@ -10,6 +10,7 @@ import numpy as np
 
 from exporters.contract import EMBEDDING, Card
 from exporters.errors import InputError, nearest
+from exporters.inputs import with_cells
 from exporters.papers import parse_artifact_name
 from exporters.pixels import IMAGE_SUFFIXES, load_images
 from exporters.prediction import find_artifact
@@ -72,7 +73,8 @@ def find_similar(
 
         def embed(paths: Sequence[Path]) -> np.ndarray:
             parts = [
-                runner.predict(load_images(paths[start : start + BATCH], card.resize))[name]
+                # An embedding looks at pictures alone: what other heads take beside them does not matter.
+                runner.predict(with_cells(load_images(paths[start : start + BATCH], card.resize), card.columns))[name]
                 for start in range(0, len(paths), BATCH)
             ]
             return _unit(np.concatenate(parts))

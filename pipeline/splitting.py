@@ -25,13 +25,17 @@ LEAST_PICTURES_OF_A_STRATUM = 10
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-    """One picture: where it lies, the sha256 of its bytes, its target values, its group, and its split once it has one."""
+    """One picture: where it lies, the sha256 of its bytes, its target values, its group, its split, and what stands beside it.
+
+    `split` is empty until it has one; `cells` are those of the tabular columns that the model takes, column -> text.
+    """
 
     path: Path
     sha256: str
     targets: Mapping[str, str]
     group: str = ""
     split: str = ""
+    cells: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +102,8 @@ def split_dataset(
     for each in sorted(good, key=lambda each: (each.sha256, str(each.path))):
         # A mask counts by what it holds, not by where it lies.
         masks = {column: sha256_of(Path(each.targets[column])) for column in masked}
-        digest.update(f"{each.sha256} {each.split} {sorted({**each.targets, **masks}.items())}\n".encode())
+        beside = f" {sorted(each.cells.items())}" if each.cells else ""
+        digest.update(f"{each.sha256} {each.split} {sorted({**each.targets, **masks}.items())}{beside}\n".encode())
     return Dataset(tuple(good), labels, tuple(skipped), tuple(notes), f"sha256:{digest.hexdigest()}")
 
 
@@ -146,7 +151,9 @@ def take_out_copies(examples: list[Example], base: Path) -> tuple[list[Example],
     dropped: set[int] = set()
     for copies in by_content.values():
         names = ", ".join(relative_path(each.path, base) for each in copies[:4])
-        if len({tuple(sorted(each.targets.items())) for each in copies}) > 1:
+        # Beside other cells the same picture may well mean something else.
+        told = {tuple(sorted(each.cells.items())): each.targets for each in copies}
+        if any(dict(each.targets) != dict(told[tuple(sorted(each.cells.items()))]) for each in copies):
             notes.append(f"The same picture stands under different labels: {names}.")
         named = {each.split for each in copies if each.split}
         if len(named) > 1:

@@ -181,6 +181,26 @@ def target_of(
     return Target(task, columns, labels)
 
 
+def listed_target(name: str, section: HeadSection, examples: Sequence[Example]) -> Target:
+    """Return what a head of labels or numbers learns if every listed picture can be read; raises as `target_of` does."""
+    from pipeline.heads import task_of
+    from pipeline.splitting import Dataset
+
+    task = task_of(section)
+    column = columns_of(section, task)[0]
+    labels = labels_of((each.targets[column] for each in examples), READINGS[task])
+    return target_of(name, section, Dataset(tuple(examples), {column: labels}, (), (), ""))
+
+
+def check_labels(config: Config, examples: Sequence[Example]) -> None:
+    """Raise InputError where labels do not suit a head's task, or are not those that it lists: before pictures are decoded."""
+    from pipeline.heads import learns, task_of
+
+    for name, section in sorted(config.heads.items()):
+        if learns(section) and READINGS[task_of(section)] in (LABEL, LABELS):
+            listed_target(name, section, examples)
+
+
 def labels_of(cells: Iterable[str], reading: str) -> tuple[str, ...]:
     """Return the labels in cells of a column, sorted; none for numbers and masks."""
     if reading not in (LABEL, LABELS):

@@ -13,6 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from exporters.columns import Column
 from exporters.contract import BOXES, EMBEDDING, REGRESSION, Card, Output, Resize
 from exporters.contract import Backbone as BackboneRecord
 from exporters.pixels import load_images
@@ -21,13 +22,16 @@ from pipeline import bundle
 from pipeline.assembly import Part, assemble, save_model, without
 from pipeline.backbones.loading import LoadedBackbone, digest_of_weights, load_backbone
 from pipeline.backbones.origin import is_of_table
+from pipeline.column_checks import sees_columns
+from pipeline.columns import learn_columns, notes_of_columns
 from pipeline.config import Config, HeadSection
 from pipeline.cut import AUTO, resolve_cuts, truncate
 from pipeline.extraction import Extracted, cuts_of_head, extract, extract_views
 from pipeline.fine_tuning import NAME as FINE_TUNING
 from pipeline.fine_tuning import fine_tune
 from pipeline.heads.answers import ACTIVATIONS
-from pipeline.heads.sharing import auxiliary_heads
+from pipeline.heads.sharing import auxiliary_heads, notes_on_boxes
+from pipeline.heads.trial import find_own_heads, try_own_heads
 from pipeline.learning import TRUNK, Classroom, answers_of, check_names, teach_heads, wanted_features
 from pipeline.places import check_places
 from pipeline.reference import Taught, accuracies, write_reference
@@ -50,6 +54,10 @@ def teach(
         What the later stages must know; see `pipeline.run.state_of`.
     """
     check_names(config)
+    find_own_heads(config)
+    pooled = notes_on_boxes(config)
+    for note in pooled:
+        terminal.say(f"heads: {note}")
     device = check_device(config.device)
     how = usual_resize(config)
     check_places(config, how, examples)
@@ -62,6 +70,7 @@ def teach(
     truncated = truncate(backbone.model, cuts)
     tuned = layers_to_tune(config, backbone, truncated)
     taken = _taken(config, backbone, cuts)
+    try_own_heads(config, truncated, taken, examples)
     with log.stage("features", f"of {len(examples)} pictures at {', '.join(map(repr, cuts))}") as stage:
         found = extract(config, backbone, wanted_features(config, taken), examples, how, device, terminal)
         stage.cached = found.computed == 0
@@ -72,6 +81,10 @@ def teach(
         name: target_of(name, section, dataset, how, [truncated.get_layer(cut).output.shape[1:] for cut in taken[name]])
         for name, section in sorted(config.heads.items())
     }
+    columns = learn_columns(config.columns, dataset.of_split("train"))
+    notes = notes_of_columns(columns, dataset.of_split("train"))
+    for note in notes:
+        terminal.say(f"columns: {note}")
     views: tuple[Extracted, ...] = ()
     if config.augmentation.views:
         shown = dataset.of_split("train")
@@ -82,11 +95,11 @@ def teach(
             stage.cached = not any(each.computed for each in views)
     with log.stage("heads", f"training {', '.join(sorted(config.heads))} on the {device}") as stage:
         logs = staged / bundle.TENSORBOARD if config.training.tensorboard else None
-        room = Classroom(config, dataset, taken, found, targets, device, terminal, views, logs)
+        room = Classroom(config, dataset, taken, found, targets, device, terminal, views, logs, columns)
         taught, trunk, stage.cached = teach_heads(room)
     with log.stage("assembly", "one Keras model, raw pixels in"):
         parts = {name: each.part for name, each in taught.items()}
-        whole = assemble(truncated, backbone.pixel_scaling, parts, trunk)
+        whole = assemble(truncated, backbone.pixel_scaling, parts, trunk, columns)
     if tuned:
         with log.stage("fine_tuning", f"the backbone from '{tuned[0]}' on, with {', '.join(sorted(taught))}") as stage:
             taught, stage.cached = fine_tune(room, whole, truncated, tuned, how, taught)
@@ -94,15 +107,17 @@ def teach(
     with log.stage("reference", "the model's file, and its answers on test pictures"):
         model = without(whole, left_out)
         shipped = {name: each for name, each in taught.items() if name not in left_out}
-        card = _card(config, how, backbone, cuts, model, shipped, targets, dataset)
+        # What only an auxiliary head took is not shipped.
+        taken_along = columns if any(sees_columns(config, config.heads[name]) for name in shipped) else ()
+        card = _card(config, how, backbone, cuts, model, shipped, targets, dataset, taken_along)
         save_model(model, staged / bundle.MODEL)
         card.write(staged / bundle.CARD)
         _write_galleries(room, shipped, trunk, model if tuned else None, how, root, staged)
         write_reference(config, model, card, dataset, shipped, targets, staged)
     state = state_of(config, dataset, card, _histories(taught), accuracies(dataset, taught, targets))
-    notes = _notes_of_tuning(tuned, taught)
+    notes += _notes_of_tuning(tuned, taught)
     notes += [f"The head '{name}' is auxiliary: it was trained, and is not in the exported model." for name in left_out]
-    return state | advised | {"notes": [*state["notes"], *backbone.notes, *notes, *advised.get("notes", ())]}
+    return state | advised | {"notes": [*state["notes"], *pooled, *backbone.notes, *notes, *advised.get("notes", ())]}
 
 
 def _notes_of_tuning(tuned: tuple[str, ...], taught: Mapping[str, Taught]) -> list[str]:
@@ -138,7 +153,7 @@ def _write_galleries(
             continue
         shown = [example for split in ("train", "val") for example in room.dataset.of_split(split)]
         if model is not None:
-            vectors = _answers_to_files(model, name, shown, how)
+            vectors = _answers_to_files(room, model, name, shown, how)
         else:
             source, pooling = (TRUNK, trunk.pooling) if each.part.on_trunk else (name, each.part.pooling)
             features = np.concatenate([room.features(source, pooling, split) for split in ("train", "val")])
@@ -147,12 +162,15 @@ def _write_galleries(
         write_gallery(staged, name, shown, column, vectors, root)
 
 
-def _answers_to_files(model: keras.Model, name: str, examples: Sequence[Example], how: Resize) -> np.ndarray:
+def _answers_to_files(
+    room: Classroom, model: keras.Model, name: str, examples: Sequence[Example], how: Resize
+) -> np.ndarray:
     parts = []
     with KerasRunner(model) as runner:
         for start in range(0, len(examples), BATCH):
-            images = load_images([each.path for each in examples[start : start + BATCH]], how)
-            parts.append(runner.predict(images)[name])
+            batch = examples[start : start + BATCH]
+            images = load_images([each.path for each in batch], how)
+            parts.append(runner.predict(room.inputs(images, batch) if len(model.inputs) > 1 else images)[name])
     return np.concatenate(parts)
 
 
@@ -190,12 +208,13 @@ def _card(
     taught: Mapping[str, Taught],
     targets: Mapping[str, Target],
     dataset: Dataset,
+    columns: tuple[Column, ...],
 ) -> Card:
     outputs = tuple(_output(name, config.heads[name], each, targets[name]) for name, each in sorted(taught.items()))
     # Of a backbone from elsewhere the file's name, and no path of this machine.
     alpha = config.backbone.alpha if is_of_table(config.backbone) else None
     record = BackboneRecord(backbone.name, alpha, backbone.weights_sha256, backbone.pixel_scaling)
-    card = Card(result_name(config), how, outputs, record, cuts, versions=versions())
+    card = Card(result_name(config), how, outputs, record, cuts, versions=versions(), columns=columns)
     # What the model is, and nothing of when or with which versions it was made.
     identity = {key: value for key, value in card.to_json().items() if key != "versions"}
     text = json.dumps([identity, digest_of_weights(model), dataset.fingerprint], sort_keys=True)

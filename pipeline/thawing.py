@@ -9,12 +9,13 @@ import keras
 import numpy as np
 
 from exporters.cloning import set_weights
-from exporters.contract import INPUT_NAME, ORDINAL
+from exporters.contract import COLUMNS_NAME, INPUT_NAME, ORDINAL
+from pipeline.encoding import PREFIX
 from pipeline.heads import is_custom
 from pipeline.heads.answers import Falling, OneKernel
 from pipeline.lessons import Lesson, answer_in_own_units, answer_in_spread, target_range
 
-_NEVER_TRAINED = (INPUT_NAME, "pixel_scaling")
+_NEVER_TRAINED = (INPUT_NAME, COLUMNS_NAME, "pixel_scaling")
 
 
 class CentredDropout(keras.layers.Dropout):
@@ -67,7 +68,9 @@ def thawed(
 
     def copy(layer: keras.layers.Layer) -> keras.layers.Layer:
         config = layer.get_config()
-        if mixed and layer.name not in exact and "dtype" in config:
+        # Columns are numbers of any size, which float16 does not hold.
+        beside = layer.name.startswith(PREFIX) and layer.name not in backbone
+        if mixed and layer.name not in exact and not beside and "dtype" in config:
             config["dtype"] = "mixed_float16"
         if layer.name in backbone and "rate" in config and "dropout" in type(layer).__name__.lower():
             config["rate"] = 0.0
@@ -75,7 +78,8 @@ def thawed(
             return CentredDropout(centers[layer.name], **config)
         return type(layer).from_config(config)
 
-    learning = keras.Model(whole.inputs[0], {name: whole.output[name] for name in sorted(lessons)})
+    inputs = whole.inputs if len(whole.inputs) > 1 else whole.inputs[0]
+    learning = keras.Model(inputs, {name: whole.output[name] for name in sorted(lessons)})
     model = keras.models.clone_model(learning, clone_function=copy)
     set_weights(model, learning.get_weights())
     model.trainable = True

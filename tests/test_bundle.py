@@ -145,15 +145,15 @@ def test_state_comes_back_and_damage_is_an_answer(tmp_path: Path) -> None:
 
 def test_calibration_images(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read"):
-        bundle.read_calibration_images(tmp_path)
+        bundle.read_calibration(tmp_path)
     (tmp_path / ".cutpoint").mkdir()
     images = np.arange(24, dtype=np.uint8).reshape(2, 2, 2, 3)
     np.savez_compressed(tmp_path / ".cutpoint" / "calibration.npz", images=images)
-    assert np.array_equal(bundle.read_calibration_images(tmp_path), images)
+    assert np.array_equal(bundle.read_calibration(tmp_path).images, images)
     damaged = (tmp_path / ".cutpoint" / "calibration.npz").read_bytes()[:-40]
     (tmp_path / ".cutpoint" / "calibration.npz").write_bytes(damaged)
     with pytest.raises(InputError, match="cannot be read"):
-        bundle.read_calibration_images(tmp_path)
+        bundle.read_calibration(tmp_path)
 
 
 def test_the_cache_is_where_it_is_said_to_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

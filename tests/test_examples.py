@@ -20,6 +20,7 @@ FORMATS = "tfjs-float32,tflite-float32,tflite-int8,onnx-float32,onnx-int8"
 LEAST = {
     "binary": {"large": 0.85},
     "boxes": {"figure": 0.85, "place": 0.5},
+    "columns": {"bin": 0.8},
     "embedding": {"near": 0.85},
     "fine_tuning": {"figure": 0.85},
     "linear": {"figure": 0.85},

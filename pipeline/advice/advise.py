@@ -18,7 +18,7 @@ from exporters.errors import InputError
 from pipeline.advice.budget import read_budget
 from pipeline.advice.cache import advice_folder, keep_advice, read_advice
 from pipeline.advice.choice import Candidate, chosen_of, recommend
-from pipeline.advice.form import advice_to_json, notes_of
+from pipeline.advice.form import advice_to_json, columns_left_out, notes_of
 from pipeline.advice.measuring import measure_costs, thinned
 from pipeline.advice.worth import Question, probed_of, probed_pooling, weigh
 from pipeline.backbones.loading import LoadedBackbone, load_backbone
@@ -87,11 +87,12 @@ def choose_cut(
         advice, stage.cached = _measure(config, backbone, root, examples, how, device, parts, terminal, fresh=False)
         if advice["chosen"] is None:
             raise InputError(*advice["budget"]["error"])
+    beside = [columns_left_out(tuple(config.columns))] if config.columns else []
     chosen = next(row for row in advice["cuts"] if row["name"] == advice["chosen"])
     terminal.say(
         f"advise: cut at '{chosen['name']}', {chosen['accuracy']:.1%} expected; {len(advice['cuts'])} measured"
     )
-    return chosen["name"], {"advice": advice, "notes": notes_of(advice)}
+    return chosen["name"], {"advice": advice, "notes": notes_of(advice) + beside}
 
 
 def _measure(
@@ -178,6 +179,7 @@ def _conclude(
         "input": {"width": how.width, "height": how.height},
         "pictures": {split: len(dataset.of_split(split)) for split in ("train", "val", "test")} | {"probed": probed},
         "grouped": any(example.group for example in dataset.examples),
+        "columns": tuple(config.columns),
         "latency": dict(measured),
         "precision": precision,
         "choose": config.advise.choose,

@@ -39,7 +39,7 @@ def advise_and_tell(
     if out is not None:
         _check_out(out)
     root = data_folder(config, terminal)
-    examples = list_examples(root, readings_of(config), config.data.group)
+    examples = list_examples(root, readings_of(config), config.data.group, config.columns)
     terminal.say(f"data: {len(examples)} pictures")
     prepare_keras(config.device)
     # Loads Keras: after what needs no Keras to be seen to be wrong.

@@ -54,7 +54,7 @@ def advice_to_json(
     """Return the advice in the form that this module tells.
 
     Args:
-        facts: `backbone`, `input`, `pictures`, `grouped`, `latency`, `precision`, `choose`, `left_out`.
+        facts: `backbone`, `input`, `pictures`, `grouped`, `columns`, `latency`, `precision`, `choose`, `left_out`.
         questions: head -> what it is to tell.
         candidates: the shallowest first.
         recommended, budget, chosen, error: what was recommended, and why nothing was chosen.
@@ -155,6 +155,8 @@ def _notes(
             f"At '{main.name}' a head trained to its end would reach {numbers.share(main.worth.mean)}: more than "
             f"{training.epochs} epochs, or a higher learning rate than {training.learning_rate:g}, would be worth it."
         )
+    if facts.get("columns"):
+        notes.append(columns_left_out(facts["columns"]))
     others = {question.section.kind for question in questions.values()} - {"linear"}
     if others:
         notes.append(f"The probe is linear: what a head of the kind {', '.join(sorted(others))} adds is not predicted.")
@@ -183,6 +185,11 @@ def _notes(
             "The spread holds for pictures of the same kind: where several are of one person, place or day, set data.group."
         )
     return notes
+
+
+def columns_left_out(columns: Sequence[str]) -> str:
+    """Return a sentence that says what the measuring does not look at."""
+    return f"Cuts are compared by the pictures alone: what the columns {', '.join(columns)} add comes on top."
 
 
 def notes_of(advice: Mapping[str, Any]) -> list[str]:

@@ -170,7 +170,10 @@ def _checked(model: keras.Model, path: Path) -> keras.Model:
     shapes = [tuple(each.shape) for each in model.inputs or ()]
     if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][-1] != 3:
         raise InputError(
-            f"The model {path} takes {shapes}.", "one picture (N, height, width, 3)", "take a model of colour pictures"
+            f"The model {path} takes {shapes}.",
+            "one picture (N, height, width, 3)",
+            "take a model of colour pictures"
+            + ("; one that was trained with columns is exported in its own folder" if len(shapes) == 2 else ""),
         )
     # A Sequential as a functional model, whose outputs have names.
     return keras.Model(model.inputs, model.outputs, name=model.name) if isinstance(model, keras.Sequential) else model

@@ -18,6 +18,8 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
+# Keras's preprocessing of tables, which our own models have where they take columns.
+OF_COLUMNS = _words("CategoryEncoding Discretization HashedCrossing Hashing")
 MODELS = frozenset({"Functional", "Sequential", "Model"})
 # Do nothing but in training.
 AUGMENTATION = _words(
@@ -168,6 +170,12 @@ def _source(public: str) -> str:
 
 def _refused(what: str, where: str, path: object) -> InputError:
     place = f"its layer '{where}' is" if where else "it holds"
+    if what.rpartition(".")[2] in OF_COLUMNS:
+        return InputError(
+            f"The model {path} is not loaded: {place} {what[:100]}, which is for columns of a table, and no picture.",
+            "a model of pictures alone",
+            "a model that cutpoint trained with columns is exported and verified in its own folder: `cutpoint export FOLDER`",
+        )
     return InputError(
         f"The model {path} is not loaded: {place} {what[:100]}, which is none of Keras's layers for pictures.",
         "stock layers of Keras, which neither run code of a file nor open other files",

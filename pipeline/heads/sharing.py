@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from exporters.contract import BOXES
 from exporters.errors import InputError, nearest
-from pipeline.heads import POOLINGS, learns, takes_maps
+from pipeline.heads import POOLINGS, learns, takes_maps, task_of
 
 if TYPE_CHECKING:
     from pipeline.config import Config, HeadSection
@@ -21,6 +22,23 @@ def auxiliary_heads(config: Config) -> tuple[str, ...]:
     if config.export.auxiliary:
         return ()
     return tuple(name for name, section in sorted(config.heads.items()) if section.auxiliary)
+
+
+def notes_on_boxes(config: Config) -> tuple[str, ...]:
+    """Return a sentence for each head of boxes whose features were averaged or the like over the picture, and what mends it."""
+    found = []
+    for name, section in sorted(config.heads.items()):
+        shared = on_trunk(config, section)
+        pooling = config.trunk.pooling if shared else section.pooling
+        if task_of(section) != BOXES or pooling in ("", "flatten"):
+            continue
+        of = "trunk" if shared else f"heads.{name}"
+        mend = f'heads.{name}.trunk = false, or trunk.pooling = "flatten"' if shared else f"no heads.{name}.pooling"
+        found.append(
+            f"The head '{name}' looks for boxes in features of {of}.pooling = \"{pooling}\", which tell what is there and hardly "
+            f"where: it will learn badly. Better: {mend}."
+        )
+    return tuple(found)
 
 
 def check_sharing(config: Config) -> None:
