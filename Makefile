@@ -65,7 +65,7 @@ demo: setup ## The page, served with the artifacts of OUT or of the newest run
 
 browser := $(if $(filter-out 0,$(CUTPOINT_NO_BROWSER)),,setup-browser)
 
-# Files stay whole: what the tests of one file share is made once.
+# Files stay whole: what the tests of one file share is made once. Those with the fewest tests begin last, so the long ones are split evenly.
 workers := -n 2 --dist loadfile
 
 test: setup $(browser) ## The tests, real runtimes and browser included (ARGS="-k parity"; CUTPOINT_NO_BROWSER=1)

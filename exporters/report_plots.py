@@ -45,32 +45,43 @@ WIDE_PX = 400
 
 
 def learning_curve(training: Mapping[str, Any], quantity: str) -> str | None:
-    """Draw a quantity over the epochs, training and validation.
+    """Draw a quantity over the epochs, training and validation; where the backbone was trained too, that goes on behind a line.
 
     Args:
-        training: `epochs`, `loss`, `val_loss`, `accuracy`, `val_accuracy`, `best_epoch`; each may be absent.
+        training: `epochs`, `loss`, `val_loss`, `accuracy`, `val_accuracy`, `best_epoch`, and under `fine_tuning` the same of
+            the second phase, whose `best_epoch` is 0 where no epoch of it was kept; each may be absent.
         quantity: `loss` or `accuracy`.
 
     Returns:
         An SVG element, or None where nothing of it was recorded.
     """
-    curves = [(key, training.get(key) or []) for key in (quantity, f"val_{quantity}")]
-    curves = [(key, values) for key, values in curves if any(value is not None for value in values)]
+    first, second = training, training.get("fine_tuning") or {}
+    head_epochs = _epochs_of(first)
+    phases = [(first, 0), (second, head_epochs)]
+    curves = [
+        (validation, _points(phase, f"val_{quantity}" if validation else quantity, offset))
+        for validation in (False, True)
+        for phase, offset in phases
+    ]
+    curves = [(validation, points) for validation, points in curves if points]
     if not curves:
         return None
     with rc_context(STYLE):
         figure = Figure(figsize=(4.6, 3.2), layout="constrained")
         axes = figure.add_subplot()
-        for key, values in curves:
-            epochs = (training.get("epochs") or list(range(1, len(values) + 1)))[: len(values)]
-            heights = [float("nan") if value is None else value for value in values[: len(epochs)]]
-            validation = key.startswith("val_")
+        told: set[str] = set()
+        for validation, points in curves:
+            name = "validation" if validation else "training"
             axes.plot(
-                epochs, heights, color=ORANGE if validation else BLUE, linestyle="--" if validation else "-",
-                linewidth=2, marker="o" if len(epochs) < 3 else "", label="validation" if validation else "training",
+                *zip(*points, strict=True), color=ORANGE if validation else BLUE, linestyle="--" if validation else "-",
+                linewidth=2, marker="o" if len(points) < 3 else "", label="_" + name if name in told else name,
             )  # fmt: skip
-        if training.get("best_epoch") is not None:
-            axes.axvline(training["best_epoch"], color=INK, linewidth=1, linestyle=":", label="weights kept")
+            told.add(name)
+        kept = head_epochs + second["best_epoch"] if second.get("best_epoch") else first.get("best_epoch")
+        if kept is not None:
+            axes.axvline(kept, color=INK, linewidth=1, linestyle=":", label="weights kept")
+        if second:
+            _mark_second_phase(axes, head_epochs + 0.5, short=_epochs_of(second) < head_epochs / 2)
         axes.set(xlabel="epoch", ylabel=quantity)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
         if quantity == "accuracy":
@@ -80,6 +91,31 @@ def learning_curve(training: Mapping[str, Any], quantity: str) -> str | None:
         axes.grid(axis="y")
         figure.legend(frameon=False, ncols=3, loc="outside upper left", handlelength=1.7, fontsize=10)
         return svg(figure, f"Learning curve: {quantity} over epochs")
+
+
+def _epochs_of(phase: Mapping[str, Any]) -> int:
+    """Return how many epochs a phase took; 0 where nothing was recorded."""
+    epochs = phase.get("epochs") or range(1, len(phase.get("loss") or []) + 1)
+    return int(max((each for each in epochs if each is not None), default=0))
+
+
+def _points(phase: Mapping[str, Any], key: str, offset: int) -> list[tuple[float, float]]:
+    """Return (epoch, value) of one curve; a value that was no finite number leaves a gap."""
+    values = phase.get(key) or []
+    if all(value is None for value in values):
+        return []
+    epochs = (phase.get("epochs") or list(range(1, len(values) + 1)))[: len(values)]
+    return [
+        (epoch + offset, float("nan") if value is None else value) for epoch, value in zip(epochs, values, strict=False)
+    ]
+
+
+def _mark_second_phase(axes: Any, epoch: float, *, short: bool) -> None:
+    axes.axvline(epoch, color=FAINT, linewidth=1)
+    axes.annotate(
+        "fine-tuning", (epoch, 1), (-4 if short else 4, -2), va="top", ha="right" if short else "left",
+        xycoords=("data", "axes fraction"), textcoords="offset points", fontsize=10, color=INK,
+    )  # fmt: skip
 
 
 def confusion_matrix(counts: Sequence[Sequence[float]], labels: Sequence[str]) -> str | None:

@@ -79,6 +79,14 @@ LINES: dict[str, tuple[str, ...]] = {
     "segmentation": ("agreement", "iou", "accuracy", "truth_iou"),
 }
 LARGE_IS_BAD = frozenset({"relative_error"})
+# Measures of the Keras model at the top of a report, and what they are called there: of each head the first that it has.
+HEADLINES: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
+    ("accuracy", "accuracy", numbers.share),
+    ("r2", "R²", _three),
+    ("mean_iou", "mean IoU", _three),
+    ("recall_at_1", "nearest of the same label", numbers.share),
+)
+MOST_HEADLINES = 6
 # How a line says a figure whose name and value do not make a phrase.
 PHRASES = {
     ("regression", "relative_error"): "off by {} of the spread",
@@ -175,6 +183,34 @@ def _classes(overlaps: Mapping[str, float]) -> str:
 def _names(names: Sequence[str]) -> str:
     more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
     return ", ".join(facts.one_line(name) for name in names[:MOST_NAMES]) + more
+
+
+def headlines(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return (figure, of what) of every head in Keras: accuracy, R² of each column, mean IoU or the share of good neighbours.
+
+    Of more columns than a page's head has room for, only the least R² is told.
+    """
+    reference = report.get("reference") or {}
+    accuracies = {name: {"accuracy": value} for name, value in (reference.get("accuracy") or {}).items()}
+    measures = {**accuracies, **(reference.get("measures") or {})}
+    found = []
+    for name, figures in measures.items():
+        for key, words, form in HEADLINES:
+            value = (figures or {}).get(key)
+            if value is None:
+                continue
+            of, columns = facts.one_line(name), value if isinstance(value, Mapping) else None
+            if columns is None:
+                found.append((form(value), f"{words} of {of}"))
+            elif len(columns) <= MOST_HEADLINES:
+                found += [
+                    (form(each), f"{words} of {of}, {facts.one_line(column)}") for column, each in columns.items()
+                ]
+            else:
+                known = [each for each in columns.values() if each is not None]
+                found.append((form(min(known, default=None)), f"least {words} of {len(columns)} columns of {of}"))
+            break
+    return found
 
 
 def told(rows: Sequence[facts.Row]) -> list[str]:

@@ -15,6 +15,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from pipeline import batches
 from pipeline.checkpoints import Checkpoint, read_checkpoint, write_checkpoint
 from pipeline.tensorboard import board
 
@@ -68,12 +69,20 @@ class Shown(keras.utils.PyDataset):
         batch_size: of a batch; the last one may be smaller.
         seed: of the order; None: it stays as it is.
         take: indices (n,) and the number of the epoch from 0 -> what `Model.fit` takes of a batch: x, y and perhaps weights.
+        in_memory: whether taking costs next to nothing, so that none has to be ready ahead of its step.
     """
 
     def __init__(
-        self, count: int, batch_size: int, seed: int | None, take: Callable[[np.ndarray, int], tuple[Any, ...]]
+        self,
+        count: int,
+        batch_size: int,
+        seed: int | None,
+        take: Callable[[np.ndarray, int], tuple[Any, ...]],
+        *,
+        in_memory: bool = False,
     ) -> None:
         super().__init__()
+        self.in_memory = in_memory
         self._count, self._batch_size, self._seed, self._take = count, batch_size, seed, take
         self.begin(0)
 
@@ -120,11 +129,20 @@ def run_epochs(
     with board(model, course.history, keeping.logs) as log:
         loop = _Loop(course, best, changing, shown, epochs, patience, keeping, log)
         if course.epochs < epochs and course.wait < patience:
-            span = {"initial_epoch": course.epochs, "epochs": epochs}
-            # The order is that of `shown`: Keras would shuffle the batches with the state of Python's generator.
-            model.fit(shown, **validation, **span, shuffle=False, callbacks=[loop], verbose=0)
+            _fit(model, shown, validation, range(course.epochs, epochs), loop)
     _assign(changing, loop.best)
     return course
+
+
+def _fit(
+    model: keras.Model, shown: Shown, validation: Mapping[str, Any], epochs: range, loop: keras.callbacks.Callback
+) -> None:
+    if shown.in_memory and batches.suits():
+        batches.fit(model, lambda: (shown[index] for index in range(len(shown))), validation, epochs, loop)
+        return
+    span = {"initial_epoch": epochs.start, "epochs": epochs.stop}
+    # The order is that of `shown`: Keras would shuffle the batches with the state of Python's generator.
+    model.fit(shown, **validation, **span, shuffle=False, callbacks=[loop], verbose=0)
 
 
 class _Loop(keras.callbacks.Callback):

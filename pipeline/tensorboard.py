@@ -20,7 +20,7 @@ def check_tensorboard() -> None:
             raise InputError(
                 f"training.tensorboard is true, and the package '{name}' is missing.",
                 "the packages tensorboard and tensorflow, which write TensorBoard's logs",
-                f"`pip install {name}`, or take training.tensorboard out",
+                "`pip install 'cutpoint[train,tensorboard]'`, or take training.tensorboard out",
             )
 
 
@@ -42,7 +42,7 @@ def board(
     callback.set_model(model)
     callback.on_train_begin()
     for epoch in range(max(map(len, history.values()), default=0)):
-        callback.on_epoch_end(epoch, {key: values[epoch] for key, values in history.items()})
+        callback.on_epoch_end(epoch, {key: values[epoch] for key, values in history.items() if epoch < len(values)})
     try:
         yield callback.on_epoch_end
     finally:

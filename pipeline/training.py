@@ -80,6 +80,7 @@ def train_heads(
     seed: int,
     trunk: TrunkSection | None = None,
     keeping: Keeping = KEEPING_NOTHING,
+    beside: int = 0,
 ) -> Trained:
     """Train heads on the same features, with early stopping on the validation loss and the best weights kept.
 
@@ -96,6 +97,8 @@ def train_heads(
         seed: of weights, dropout and shuffling.
         trunk: the dense layers that the heads share; their losses are then added up, each times its weight.
         keeping: where it is kept, logged and told of.
+        beside: how many of the features, the last ones, are encoded tabular columns: these weigh as much as the others do
+            together, and what no training picture has of them changes no answer.
 
     Returns:
         Heads in float32 that take the features as they are, or what the trunk, which takes them, makes of them.
@@ -123,7 +126,7 @@ def train_heads(
     )
     # A head that takes maps is taught alone.
     grid = next(iter(lessons.values())).grid
-    mean, deviation = segmentation.moments(features[0], grid) if grid else _moments(features[0])
+    mean, deviation = segmentation.moments(features[0], grid) if grid else _moments(features[0], beside)
     shown, validation = _shown(lessons, settings, tuple((each - mean) / deviation for each in features), seed)
     course = run_epochs(model, model.weights, shown, validation, settings.epochs, settings.patience, keeping)
     # Built anew: a head trained in mixed precision is shipped in float32 all the same.
@@ -131,7 +134,10 @@ def train_heads(
     pairs = [(plain[name], heads[name]) for name in lessons] + ([(plain_trunk, shared)] if shared else [])
     for mine, trained in pairs:
         mine.set_weights(trained.get_weights())
+    never_shown = np.flatnonzero(np.ptp(features[0][:, features[0].shape[1] - beside :], axis=0) == 0) - beside
     for each in [plain_trunk] if plain_trunk else plain.values():
+        if len(never_shown):
+            _forget(each, never_shown)
         fold_standardisation(each, mean, deviation, grid)
     for name, each in lessons.items():
         if (range_ := target_range(each)) is not None:
@@ -157,8 +163,10 @@ def _shown(
         return (*batch, {name: each[indices] for name, each in weights.items()}) if weighed else batch
 
     val = features[1], {name: truth_for_loss(each, each.val) for name, each in lessons.items()}
-    validation = {"validation_data": val, "validation_batch_size": settings.batch_size} if len(features[1]) else {}
-    return Shown(len(features[0]), settings.batch_size, seed, take), validation
+    # Whole feature maps are large; of pooled features as many as make the calls no part of the time.
+    at_once = settings.batch_size if any(each.grid for each in lessons.values()) else max(settings.batch_size, 512)
+    validation = {"validation_data": val, "validation_batch_size": at_once} if len(features[1]) else {}
+    return Shown(len(features[0]), settings.batch_size, seed, take, in_memory=True), validation
 
 
 def build_parts(
@@ -192,12 +200,26 @@ def _joined(trunk: keras.Model | None, heads: Mapping[str, keras.Model]) -> kera
     return keras.Model(features, {name: head(value) for name, head in heads.items()})
 
 
-def _moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _moments(features: np.ndarray, beside: int = 0) -> tuple[np.ndarray, np.ndarray]:
     mean, deviation = features.mean(0, dtype=np.float64), features.std(0, dtype=np.float64)
     # One deviation for all: dividing a feature that hardly varies by its own would make the head lean on what a
     # quantised backbone gets wrong first.
-    shared = max(float(deviation.max()), 1e-6)
-    return mean.astype(np.float32), np.full_like(mean, shared, dtype=np.float32)
+    width = len(deviation) - beside
+    shared = np.full_like(deviation, max(float(deviation[:width].max()), 1e-6))
+    if beside:
+        # Both blocks vary by the same in all (block scaling, Wold, Kettaneh and Tjessem 1996, J. Chemometrics 10): among a
+        # thousand features a few columns would be learned last, if at all.
+        ratio = np.linalg.norm(deviation[width:]) / max(float(np.linalg.norm(deviation[:width])), 1e-6)
+        shared[width:] = max(float(shared[0] * ratio), 1e-6)
+    return mean.astype(np.float32), shared.astype(np.float32)
+
+
+def _forget(head: keras.Model, rows: np.ndarray) -> None:
+    """Make some inputs of a head change nothing, in place: never shown, they would bring random weights into the answer."""
+    first = next(layer for layer in head.layers if isinstance(layer, keras.layers.Dense))
+    kernel, *others = first.get_weights()
+    kernel[rows] = 0
+    first.set_weights([kernel, *others])
 
 
 def fold_standardisation(head: keras.Model, mean: np.ndarray, deviation: np.ndarray, grid: Grid | None = None) -> None:

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
+from commands import cutpoint
+from figures import write_figures
+from pictures import SMALL
 
 from exporters.overlaps import box_iou
-from pipeline.config import HeadSection, TrainingSection
+from pipeline.config import Config, HeadSection, TrainingSection, TrunkSection
 from pipeline.heads import build_head, pooling_of
+from pipeline.heads.sharing import notes_on_boxes
 from pipeline.scores import score
 from pipeline.targets import BOX_UNIT, USUAL_COLUMNS, Target
 from pipeline.training import TrainingData, train_head
@@ -48,3 +56,39 @@ def test_it_learns_where_things_are(loss: str) -> None:
     assert figures["iou_over_half"] > 0.9
     assert history["val_iou"][history["best_epoch"] - 1] == pytest.approx(figures["mean_iou"], abs=0.02)
     assert {"iou", "mean_absolute_error"} <= set(history)
+
+
+@pytest.mark.parametrize(
+    ("head", "trunk", "words"),
+    [
+        ({}, {}, ""),
+        ({}, {"hidden": (16,), "pooling": "flatten"}, ""),
+        ({"trunk": False}, {"hidden": (16,)}, ""),
+        ({}, {"hidden": (16,)}, 'trunk.pooling = "average".*heads.place.trunk = false'),
+        ({"pooling": "max"}, {}, 'heads.place.pooling = "max".*no heads.place.pooling'),
+    ],
+)
+def test_features_without_places_are_warned_of(head: dict, trunk: dict, words: str) -> None:
+    config = Config(
+        heads={"label": HeadSection(), "place": HeadSection(kind="boxes", **head)}, trunk=TrunkSection(**trunk)
+    )
+    notes = notes_on_boxes(config)
+    assert len(notes) == bool(words)
+    assert all(re.search(words, note) for note in notes)
+
+
+def test_the_warning_is_said_and_stands_in_the_report(tmp_path: Path) -> None:
+    data = write_figures(tmp_path / "data", 24)
+    boxes = (
+        "--set",
+        'heads.place.kind="boxes"',
+        "--set",
+        'heads.place.pooling="average"',
+        "--set",
+        "training.epochs=1",
+    )
+    done = cutpoint("train", "--data", data, "--out", tmp_path / "out", *SMALL, *boxes)
+    assert done.exit_code == 0, done.stderr
+    assert "will learn badly" in " ".join(done.stderr.split())
+    state = json.loads((tmp_path / "out" / ".cutpoint" / "run.json").read_text(encoding="utf-8"))
+    assert any("will learn badly" in note for note in state["notes"])

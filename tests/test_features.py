@@ -322,7 +322,9 @@ def test_litert_agrees_and_is_taken(extractor: keras.Model) -> None:
 @pytest.mark.parametrize("wrong", [0.01, np.nan])
 def test_litert_that_differs_is_refused(extractor: keras.Model, monkeypatch: pytest.MonkeyPatch, wrong: float) -> None:
     slow = keras_compute(extractor)
-    monkeypatch.setattr(features, "_litert_compute", lambda model: lambda images: slow(images) + np.float32(wrong))
+    monkeypatch.setattr(
+        features, "_litert_compute", lambda model, note: lambda images: slow(images) + np.float32(wrong)
+    )
     notes: list[str] = []
     compute = fastest_compute(extractor, MANY, "cpu", notes.append)
     assert np.array_equal(compute(IMAGES[:32]), slow(IMAGES[:32]))
@@ -335,7 +337,7 @@ def test_litert_that_differs_is_refused(extractor: keras.Model, monkeypatch: pyt
 def test_keras_on_a_gpu_and_for_a_few(
     extractor: keras.Model, monkeypatch: pytest.MonkeyPatch, pictures: int, device: str
 ) -> None:
-    monkeypatch.setattr(features, "_litert_compute", lambda model: pytest.fail("converted"))
+    monkeypatch.setattr(features, "_litert_compute", lambda model, note: pytest.fail("converted"))
     notes: list[str] = []
     compute = fastest_compute(extractor, pictures, device, notes.append)
     assert np.array_equal(compute(IMAGES[:3]), keras_compute(extractor)(IMAGES[:3]))

@@ -230,6 +230,39 @@ def test_page_holds_learning_curves_and_confusion_matrix(report):
     assert "812.0 MB" in text
 
 
+@pytest.mark.parametrize("kept", [0, 2])
+def test_fine_tuning_goes_on_where_the_head_ended(report, kept):
+    """One picture of each quantity: the second phase behind a line, and the epoch whose weights were kept in either."""
+    from exporters import report_plots
+
+    history = report["training"]["label"]
+    second = {"epochs": [1, 2, 3], "loss": [0.4, 0.3, 0.2], "val_loss": [0.6, 0.5, 0.55], "best_epoch": kept}
+    text = reports.to_html(report | {"training": {"label": history | {"fine_tuning": second}}})
+    assert text.count('aria-label="Learning curve') == 2
+    assert text.count(">fine-tuning</text>") == 2
+    assert report_plots._points(second, "val_loss", 4) == [(5, 0.6), (6, 0.5), (7, 0.55)]
+    drawn = report_plots.learning_curve(history | {"fine_tuning": second}, "loss")
+    alone = report_plots.learning_curve(history, "loss")
+    # Both phases have a line of training and one of validation, and the words stand in the legend once.
+    assert drawn.count("stroke: var(--blue)") == alone.count("stroke: var(--blue)") + 1
+    assert drawn.count(">validation</text>") == drawn.count(">training</text>") == 1
+    assert (
+        len(
+            {
+                _kept_at(drawn),
+                _kept_at(report_plots.learning_curve(history | {"fine_tuning": second | {"best_epoch": 1}}, "loss")),
+            }
+        )
+        == 2
+    )
+    assert "fine-tuning" not in alone
+
+
+def _kept_at(drawn):
+    """Where the dotted line of the weights that were kept stands, as the picture says it."""
+    return re.search(r'<path d="M ([\d.]+) [^"]*"[^>]*stroke-dasharray: 1[^>]*>', drawn)[1]
+
+
 def test_page_says_that_matplotlib_is_not_there(report, monkeypatch):
     for name in ("report_plots", "report_charts"):
         monkeypatch.setitem(sys.modules, f"exporters.{name}", None)

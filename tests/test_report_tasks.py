@@ -62,6 +62,31 @@ def test_images_that_differ_most_are_named_with_their_output_and_answer(report: 
     assert re.search(r"<b>(none|mild|medium|strong|worst) \d\.\d{3}</b> <small>Keras, image \d+, grade</small>", text)
 
 
+def test_the_page_begins_with_each_heads_own_measure(report: dict[str, Any]) -> None:
+    """Of columns each, of many the least; of a head without truth none."""
+    columns = {f"<c{index}>": 0.9 - index / 10 for index in range(8)}
+    report["reference"] = {
+        "images": 240,
+        "accuracy": {"label": 0.75},
+        "measures": {
+            "age": {"mean_absolute_error": 2.5, "r2": 0.8712},
+            "size": {"r2": {"width": 0.5, "<height>": None}},
+            "many": {"r2": columns},
+            "place": {"mean_iou": 0.66},
+            "near": {"recall_at_1": 0.9},
+            "silent": {},
+        },
+    }
+    tiles = re.findall(
+        r"<div><b>([^<]*)</b><span>([^<]*) in Keras, 240 test images</span></div>", reports.to_html(report)
+    )
+    assert tiles == [
+        ("75.0%", "accuracy of label"), ("0.871", "R² of age"), ("0.500", "R² of size, width"),
+        ("-", "R² of size, &lt;height&gt;"), ("0.200", "least R² of 8 columns of many"), ("0.660", "mean IoU of place"),
+        ("90.0%", "nearest of the same label of near"),
+    ]  # fmt: skip
+
+
 def test_markdown_and_terminal_tell_each_output_in_a_line(report: dict[str, Any]) -> None:
     stream = io.StringIO()
     reports.print_table(report, Console(file=stream, width=300), None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import json
 from pathlib import Path
 
@@ -18,7 +17,6 @@ from pipeline.config import HeadSection, TrainingSection, TrunkSection
 from pipeline.epochs import Keeping
 from pipeline.heads import build_head
 from pipeline.lessons import Lesson, class_weights
-from pipeline.tensorboard import check_tensorboard
 from pipeline.training import TrainingData, check_device, fold_standardisation, train_head, train_heads
 
 SETTINGS = TrainingSection(epochs=10, patience=5, batch_size=16, learning_rate=2e-2)
@@ -257,18 +255,6 @@ def test_a_checkpoint_that_cannot_be_used_is_ignored_with_a_word(tmp_path: Path)
         trained = train_kept(path, said=said, epochs=1)
         assert len(trained.histories["one"]["loss"]) == 1
     assert len(said) == 3 and all("training begins anew" in each for each in said)
-
-
-def test_logs_for_tensorboard(tmp_path: Path) -> None:
-    if importlib.util.find_spec("tensorboard") is None:
-        with pytest.raises(InputError, match="'tensorboard' is missing"):
-            check_tensorboard()
-        return
-    check_tensorboard()
-    lessons = {"label": Lesson(LINEAR, data().train_labels, data().val_labels, CLASSES)}
-    given = data().train_features, data().val_features
-    train_heads(lessons, TrainingSection(epochs=2), given, 0, keeping=Keeping(logs=tmp_path / "label"))
-    assert {path.parent.name for path in tmp_path.rglob("events.out.tfevents.*")} == {"train", "validation"}
 
 
 def test_training_changes_no_features() -> None:

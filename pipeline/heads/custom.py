@@ -87,7 +87,7 @@ def load(kind: str) -> Any:
     """Import a user's object; the current folder is searched last, so that nothing in it hides what is installed.
 
     Raises:
-        InputError: no such module or object, or the module's own code fails.
+        InputError: no such module or object, it cannot be called, or the module's own code fails.
     """
     module_name, _, attribute = kind.partition(":")
     here = str(Path.cwd())
@@ -114,7 +114,10 @@ def load(kind: str) -> Any:
             nearest(attribute, known),
             "check the name behind the colon",
         )
-    return getattr(module, attribute)
+    found = getattr(module, attribute)
+    if not callable(found):
+        raise _fault(kind, f"is {type(found).__name__}", "a function, a layer or a model", "name one of these")
+    return found
 
 
 def source_digest(kind: str) -> str:
@@ -134,8 +137,6 @@ def source_digest(kind: str) -> str:
 
 
 def _called(kind: str, found: Any, value: keras.KerasTensor, units: int) -> Any:
-    if not callable(found):
-        raise _fault(kind, f"is {type(found).__name__}", "a function, a layer or a model", "name one of these")
     given = {"units": units} if _takes_units(found) else {}
     try:
         if inspect.isclass(found):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import pytest
 
 from exporters.contract import Resize
 from exporters.pixels import load_images
@@ -70,9 +71,13 @@ def seconds(work: Callable[[], object]) -> float:
 
 def through_the_backbone(
     backbone: keras.Model, images: tuple[np.ndarray, np.ndarray], labels: tuple[np.ndarray, np.ndarray]
-) -> tuple[float, float]:
-    """Train the same head the way of Keras's guide, in one model on the pictures: seconds, accuracy on the second part."""
-    started = time.perf_counter()
+) -> tuple[float, float, float]:
+    """Train the same head the way of Keras's guide, in one model on the pictures.
+
+    Returns:
+        Seconds by the clock and of all processors, and the accuracy on the second part.
+    """
+    started, started_cpu = time.perf_counter(), time.process_time()
     backbone.trainable = False
     image = keras.Input(images[0].shape[1:])
     value = backbone(keras.layers.Rescaling(1 / 127.5, -1.0)(image), training=False)
@@ -91,8 +96,8 @@ def through_the_backbone(
         validation_data=(images[1], labels[1]),
         verbose=0,
     )
-    seconds = time.perf_counter() - started
-    return seconds, float((model.predict(images[1], verbose=0).argmax(1) == labels[1]).mean())
+    seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - started_cpu
+    return seconds, cpu_seconds, float((model.predict(images[1], verbose=0).argmax(1) == labels[1]).mean())
 
 
 def truncated(alpha: float, weights: str, px: int) -> keras.Model:
@@ -115,11 +120,11 @@ def both_ways(folder: Path, backbone: keras.Model, px: int, per_class: int) -> t
     if backbone.name == "to_settle":
         settle(backbone, images[:20] / 127.5 - 1)
     parts = (slice(0, first), slice(first, None))
-    theirs_s, theirs = through_the_backbone(
+    theirs_s, theirs_cpu_s, theirs = through_the_backbone(
         backbone, *(tuple(each[part] for part in parts) for each in (images, labels))
     )
 
-    started = time.perf_counter()
+    started, started_cpu = time.perf_counter(), time.process_time()
     extractor = feature_extractor(backbone, "tf", [("out_relu", "average")])
     with FeatureStore(folder, {"benchmark": 1}, extractor.output_shape[-1]) as store:
         compute = fastest_compute(extractor, len(examples), "cpu", print)
@@ -127,22 +132,28 @@ def both_ways(folder: Path, backbone: keras.Model, px: int, per_class: int) -> t
         features = store.gather([each.sha256 for each in examples])
     given = TrainingData(features[:first], labels[:first], features[first:], labels[first:])
     head, _ = train_head("label", HeadSection(), SETTINGS, given, len(LABELS), 0)
-    ours_s = time.perf_counter() - started
+    ours_s, ours_cpu_s = time.perf_counter() - started, time.process_time() - started_cpu
     ours = float((np.asarray(head(features[first:])).argmax(1) == labels[first:]).mean())
     print(
         f"training: {len(examples)} pictures of {px} px, {EPOCHS} epochs: {theirs_s:.0f} s through the backbone, {ours_s:.1f} s "
-        f"on features with extraction: {theirs_s / ours_s:.1f} times faster; accuracy {theirs:.3f} and {ours:.3f}"
+        f"on features with extraction: {theirs_s / ours_s:.1f} times faster, of the processors' time ({theirs_cpu_s:.0f} s and "
+        f"{ours_cpu_s:.1f} s) {theirs_cpu_s / ours_cpu_s:.1f} times less; accuracy {theirs:.3f} and {ours:.3f}"
     )
     # Twice the deviation of a difference of two shares of so many pictures, at most.
     assert ours >= theirs - 2 * np.sqrt(0.5 / len(labels[first:]))
     return theirs_s / ours_s, theirs, ours
 
 
-def test_a_small_network_learns_as_well_and_faster(tmp_path: Path) -> None:
-    # So small a network takes less time than its conversion and the head: what counts here is the accuracy.
-    ratio, theirs, _ = both_ways(tmp_path, truncated(0.35, "quickstart", 96), 96, 120)
+# What begins once, a conversion and two compilations, weighs little only against many pictures or a large network. Pictures of
+# each of the ten labels, and how many times faster it is at least.
+SMALL_NETWORK = {120: 4.0, 500: 8.0}
+
+
+@pytest.mark.parametrize("per_class", SMALL_NETWORK)
+def test_a_small_network_learns_as_well_and_faster(tmp_path: Path, per_class: int) -> None:
+    ratio, theirs, _ = both_ways(tmp_path, truncated(0.35, "quickstart", 96), 96, per_class)
     assert theirs > 0.85
-    assert ratio > 1
+    assert ratio >= SMALL_NETWORK[per_class]
 
 
 def test_the_usual_network_at_its_usual_size_is_much_faster(tmp_path: Path) -> None:
