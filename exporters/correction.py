@@ -9,6 +9,9 @@ network is gone through layer by layer, the float one and the rounded one side b
   section 4.2, with measured instead of estimated means). Where a ReLU or ReLU6 follows, only positions count at which
   the float value lies inside its range, and the step is repeated: what is cut off needs no correction.
 
+Where activations are whole numbers too, the rounded side's are rounded as they will be: what a layer is then given is what
+it will be given on the device, and kernel and bias make up for that as well.
+
 The converters compute their scales from the largest weights: those stay as they are, so that every converter arrives at
 the same scales and finds nothing left to round.
 """
@@ -26,6 +29,7 @@ from exporters.columns_encoder import encoder_of
 from exporters.inputs import Inputs, as_inputs
 from exporters.keras_graph import calls_of, consumers_of
 from exporters.rounding import GridMaker, float16_grid, per_channel_grid, round_in_parts
+from exporters.simulation import ACTIVATION_STEPS, Bounds, activation_bounds, followers_of, in_steps, is_stored
 
 REPEATS = 4
 IMAGES = 96
@@ -37,9 +41,7 @@ ROWS = 8_192
 LEAST_ROWS = 512
 MOST_PATCH_VALUES = 2**25
 
-Bounds = tuple[float, float] | None
 Pair = tuple[Any, Any]
-_RANGES = {keras.activations.relu: (0.0, float("inf")), keras.activations.relu6: (0.0, 6.0)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +73,6 @@ GRIDS: dict[str, GridMaker] = {
 BIAS_TOO = frozenset({"float16"})
 
 
-
 def correct(folded: keras.Model, precision: str, images: Inputs | np.ndarray) -> keras.Model:
     """Return the model with rounded weights and corrected biases.
 
@@ -87,17 +88,23 @@ def correct(folded: keras.Model, precision: str, images: Inputs | np.ndarray) ->
     batch = as_inputs(images)[: _images_for(folded)].named().values()
     given = (keras.ops.convert_to_tensor(each) for each in batch)
     values: dict[int, Pair] = {id(tensor): (each, each) for tensor, each in zip(folded.inputs, given, strict=True)}
-    followers = _followers(folded)
+    followers = followers_of(folded)
     remaining = consumers_of(folded)
     for node in calls_of(folded):
         layer = node.operation
-        if _is_weighted(layer):
+        if is_weighted(layer):
             inputs, twin = values[id(node.input_tensors[0])], rounded.get_layer(layer.name)
             # What gives a regression's numbers stays in float32 where all else is float16, which ends at 65,504.
             keep = precision in BIAS_TOO and is_last_and_linear(layer, folded)
             found = [_round_layer(layer, twin, inputs, None if keep else precision, _bounds(layer, followers))]
         else:
             found = _apply(node, values)
+        if precision in ACTIVATION_STEPS:
+            steps = ACTIVATION_STEPS[precision]
+            found = [
+                (expected, in_steps(value, steps)) if is_stored(followers.get(id(tensor), [])) else (expected, value)
+                for tensor, (expected, value) in zip(node.outputs, found, strict=True)
+            ]
         values |= {id(tensor): pair for tensor, pair in zip(node.outputs, found, strict=True)}
         for tensor in node.input_tensors:
             remaining[id(tensor)] -= 1
@@ -115,7 +122,7 @@ def is_last_and_linear(layer: keras.layers.Layer, model: keras.Model) -> bool:
 def can_correct(model: keras.Model) -> bool:
     """Tell whether `correct` can walk a model: pictures and columns, no model inside, layers with weights called once."""
     calls = [node.operation for node in calls_of(model)]
-    several = any(_is_weighted(each) and sum(other is each for other in calls) > 1 for each in calls)
+    several = any(is_weighted(each) and sum(other is each for other in calls) > 1 for each in calls)
     inputs = len(model.inputs) == (1 if encoder_of(model) is None else 2)
     return inputs and not several and not any(isinstance(each, keras.Model) for each in calls)
 
@@ -130,18 +137,9 @@ def _images_for(model: keras.Model) -> int:
     return int(np.clip(MOST_BYTES // (largest * 4 * 4), LEAST_IMAGES, IMAGES))
 
 
-def _is_weighted(layer: keras.layers.Layer) -> bool:
+def is_weighted(layer: keras.layers.Layer) -> bool:
     known = type(layer) in (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense)
     return known and getattr(layer, "groups", 1) == 1 and len(layer.output.shape) in (2, 4)
-
-
-def _followers(model: keras.Model) -> dict[int, list[Any]]:
-    """Return id of a symbolic tensor -> the operations that take it."""
-    followers: dict[int, list[Any]] = {}
-    for node in calls_of(model):
-        for tensor in node.input_tensors:
-            followers.setdefault(id(tensor), []).append(node.operation)
-    return followers
 
 
 def _apply(node: Any, values: dict[int, Pair]) -> list[Pair]:
@@ -155,17 +153,10 @@ def _apply(node: Any, values: dict[int, Pair]) -> list[Pair]:
 
 def _bounds(layer: keras.layers.Layer, followers: dict[int, list[Any]]) -> Bounds:
     """Return the range inside which the activation in or behind a layer passes values on, where it is a ReLU of its own."""
-    behind = followers.get(id(layer.output), [])
     if layer.activation is not keras.activations.linear:
-        return _RANGES.get(layer.activation)
-    if len(behind) != 1:
-        return None
-    if isinstance(behind[0], keras.layers.Activation):
-        return _RANGES.get(behind[0].activation)
-    if not isinstance(behind[0], keras.layers.ReLU) or behind[0].negative_slope or behind[0].threshold:
-        return None
-    highest = behind[0].max_value
-    return 0.0, float("inf") if highest is None else float(highest)
+        return activation_bounds(layer)
+    behind = followers.get(id(layer.output), [])
+    return activation_bounds(behind[0]) if len(behind) == 1 else None
 
 
 def _round_layer(

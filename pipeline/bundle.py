@@ -31,6 +31,8 @@ STATE = "run.json"
 # Embeddings of the pictures that were learned from: those are the user's, and no site publishes them.
 GALLERY = "gallery"
 CALIBRATION = "calibration.npz"
+# Pictures of the validation split, by which the export chooses between ways of making an artifact.
+SELECTION = "selection.npz"
 _GOLDEN_FILES = frozenset({MANIFEST, FEATURES, WEIGHTS, LAYERS, "images.npz", "reference.npz"})
 # What a run makes; anything else in the folder is somebody else's.
 ENTRIES = frozenset(
@@ -170,7 +172,7 @@ def replace_results(out: Path, staged: Path) -> None:
         target = out / name
         shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)
     for entry in sorted(staged.iterdir(), key=lambda entry: (entry.name == STATE, entry.name)):
-        target = out / MARK / entry.name if entry.name in (STATE, CALIBRATION) else out / entry.name
+        target = out / MARK / entry.name if entry.name in (STATE, CALIBRATION, SELECTION) else out / entry.name
         if target.is_dir():
             shutil.rmtree(target)
         os.replace(entry, target)
@@ -200,20 +202,29 @@ def read_card(out: Path) -> Card:
     return Card.read(out / CARD)
 
 
-def write_calibration(staged: Path, inputs: Inputs) -> None:
-    """Keep the calibration images, with their columns where the model takes such, for the export."""
+def write_inputs(staged: Path, name: str, inputs: Inputs) -> None:
+    """Keep pictures, with their columns where the model takes such, for the export; `name` is CALIBRATION or SELECTION."""
     columns = {} if inputs.columns is None else {"columns": inputs.columns}
-    np.savez_compressed(staged / CALIBRATION, images=inputs.images, **columns)
+    np.savez_compressed(staged / name, images=inputs.images, **columns)
 
 
 def read_calibration(out: Path) -> Inputs:
     """Return the calibration images, uint8, and their columns: what `train` chose from the training split."""
+    return _read_inputs(out, CALIBRATION, "calibration images")
+
+
+def read_selection(out: Path) -> Inputs | None:
+    """Return pictures of the validation split, as `read_calibration` does of the training split; None where none were kept."""
+    return _read_inputs(out, SELECTION, "selection images") if (out / MARK / SELECTION).is_file() else None
+
+
+def _read_inputs(out: Path, name: str, said: str) -> Inputs:
     try:
-        with np.load(out / MARK / CALIBRATION, allow_pickle=False) as arrays:
+        with np.load(out / MARK / name, allow_pickle=False) as arrays:
             return Inputs(arrays["images"], arrays["columns"] if "columns" in arrays.files else None)
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as fault:
         raise InputError(
-            f"The calibration images of {out} cannot be read: {fault}.", "what `cutpoint train` wrote", "train again"
+            f"The {said} of {out} cannot be read: {fault}.", "what `cutpoint train` wrote", "train again"
         ) from fault
 
 

@@ -31,6 +31,7 @@ from pipeline.backbones.stock import to_stock_layers
 from pipeline.config import Config, is_head_name, limits_of, resize_of
 from pipeline.dataset import list_examples
 from pipeline.features import find_unreadable
+from pipeline.reference import SELECTION_IMAGES
 from pipeline.run import choose, data_folder, export, split, state_of, versions
 from pipeline.scaling import scale_pixels
 from pipeline.scores import ranks
@@ -154,7 +155,9 @@ def _stage_reference(
         terminal.say(f"data: no output of the model has the {len(labels)} classes of the data: accuracy is not judged")
     write_golden(GoldenSet(images, truth, reference, card, limits_of(config)), staged, files, of_files)
     calibration = choose(dataset.of_split("train"), config.export.calibration_images, config.seed)
-    bundle.write_calibration(staged, Inputs(load_images([example.path for example in calibration], how)))
+    selection = choose(dataset.of_split("val"), SELECTION_IMAGES, config.seed)
+    for kept, examples in ((bundle.CALIBRATION, calibration), (bundle.SELECTION, selection)):
+        bundle.write_inputs(staged, kept, Inputs(load_images([example.path for example in examples], how)))
     save_model(model, staged / bundle.MODEL)
     card.write(staged / bundle.CARD)
     tasks = {output.name: output.task for output in outputs}

@@ -29,6 +29,8 @@ from pipeline.targets import Target
 
 # The assembled model and the head on cached features are the same arithmetic, up to the order of additions.
 LARGEST_ASSEMBLY_DIFFERENCE = 1e-3
+# Enough to tell ways of making an artifact apart; they are kept with the result folder.
+SELECTION_IMAGES = 128
 # Of one cut's reference feature maps: early layers' are large, and the golden set travels.
 LARGEST_FEATURES_BYTES = 16 * 2**20
 
@@ -55,7 +57,7 @@ def write_reference(
     targets: Mapping[str, Target],
     staged: Path,
 ) -> None:
-    """Write the golden set and the calibration images into `staged`.
+    """Write the golden set, the calibration images and those of the validation split that the export chooses by.
 
     Raises:
         CutpointError: the assembled model answers otherwise than its heads do on cached features.
@@ -88,7 +90,9 @@ def write_reference(
     )
     write_golden(golden, staged, files, of_files, cells)
     calibration = choose(dataset.of_split("train"), config.export.calibration_images, config.seed)
-    bundle.write_calibration(staged, _inputs(calibration, card))
+    bundle.write_inputs(staged, bundle.CALIBRATION, _inputs(calibration, card))
+    selection = choose(dataset.of_split("val"), SELECTION_IMAGES, config.seed)
+    bundle.write_inputs(staged, bundle.SELECTION, _inputs(selection, card))
 
 
 def _inputs(examples: tuple[Example, ...], card: Card) -> Inputs:

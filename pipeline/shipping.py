@@ -38,7 +38,8 @@ def ship(out: Path, names: tuple[ArtifactName, ...], state: dict[str, Any], log:
     """
     card = dataclasses.replace(bundle.read_card(out), versions=versions())
     calibration_images = bundle.read_calibration(out)
-    key = _key(out, card, calibration_images, state)
+    selection = bundle.read_selection(out)
+    key = _key(out, card, [calibration_images, *([selection] if selection is not None else [])], state)
     artifacts = out / "artifacts"
     _remove_others(artifacts, names)
     models: InferenceModels | None = None
@@ -50,7 +51,7 @@ def ship(out: Path, names: tuple[ArtifactName, ...], state: dict[str, Any], log:
                 weights = cached.with_name(f"{key}-weights-{name.precision}")
                 stage.cached = cached.is_dir() and weights.is_dir()
                 if not stage.cached:
-                    models = models or _inference_models(out, card, calibration_images, state, Path(work))
+                    models = models or _inference_models(out, card, calibration_images, selection, state, Path(work))
                     _make(name, models.saved_model(name.precision), card, cached, calibration_images, state)
                     _make_fingerprints(name.precision, models, weights)
                     # Ten conversions of a large network would otherwise keep what each of them left behind.
@@ -61,11 +62,12 @@ def ship(out: Path, names: tuple[ArtifactName, ...], state: dict[str, Any], log:
     _write_fingerprints(out, fingerprints)
 
 
-def _key(out: Path, card: Card, calibration_images: Inputs, state: dict[str, Any]) -> str:
+def _key(out: Path, card: Card, pictures: list[Inputs], state: dict[str, Any]) -> str:
     digest = hashlib.sha256(json.dumps(card.to_json(), sort_keys=True).encode())
-    digest.update(np.ascontiguousarray(calibration_images.images).tobytes())
-    if calibration_images.columns is not None:
-        digest.update(np.ascontiguousarray(calibration_images.columns).tobytes())
+    for each in pictures:
+        digest.update(np.ascontiguousarray(each.images).tobytes())
+        if each.columns is not None:
+            digest.update(np.ascontiguousarray(each.columns).tobytes())
     digest.update(sha256_of(out / bundle.MODEL).encode())
     digest.update(str(bool(state.get("features_everywhere"))).encode())
     for source in sorted((Path(__file__).parent.parent / "exporters").glob("*.py")):
@@ -75,11 +77,13 @@ def _key(out: Path, card: Card, calibration_images: Inputs, state: dict[str, Any
 
 
 def _inference_models(
-    out: Path, card: Card, calibration_images: Inputs, state: dict[str, Any], work: Path
+    out: Path, card: Card, calibration_images: Inputs, selection: Inputs | None, state: dict[str, Any], work: Path
 ) -> InferenceModels:
     model = load_model(out / bundle.MODEL)
     everywhere = bool(state.get("features_everywhere"))
-    return InferenceModels(model, card.cut, calibration_images, work, features_everywhere=everywhere)
+    return InferenceModels(
+        model, card.cut, calibration_images, work, features_everywhere=everywhere, selection=selection
+    )
 
 
 def _make(
