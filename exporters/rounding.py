@@ -89,8 +89,9 @@ def round_by_least_squares(matrix: np.ndarray, rows: np.ndarray, grid: Grid) -> 
     count = matrix.shape[1]
     diagonal = np.einsum("gii->gi", covariance)
     covariance = covariance + (DAMPING * diagonal.mean(1) + 1e-9)[:, None, None] * np.eye(count)
-    # The upper Cholesky factor of the inverse holds, row by row, how an error is best spread over what comes after.
-    spread = np.linalg.cholesky(np.linalg.inv(covariance)).transpose(0, 2, 1)
+    # The upper Cholesky factor of the inverse holds, row by row, how an error is best spread over what comes after. It is the
+    # inverse of the factor U of the covariance as U U^T, which is found without inverting more than triangles.
+    spread = _inverse_of_upper(np.linalg.cholesky(covariance[:, ::-1, ::-1])[:, ::-1, ::-1])
     left, result = matrix.copy(), np.empty_like(matrix)
     for start in range(0, count, BLOCK):
         end = min(start + BLOCK, count)
@@ -103,3 +104,16 @@ def round_by_least_squares(matrix: np.ndarray, rows: np.ndarray, grid: Grid) -> 
         # What comes after the block is told of its errors at once, by one product of matrices.
         left[:, end:] -= spread[:, start:end, end:].transpose(0, 2, 1) @ errors
     return result
+
+
+def _inverse_of_upper(upper: np.ndarray) -> np.ndarray:
+    """Return the inverses of upper triangular matrices (groups, n, n), by halves."""
+    count = upper.shape[-1]
+    if count <= BLOCK:
+        return np.linalg.inv(upper)
+    half = count // 2
+    first, last = _inverse_of_upper(upper[:, :half, :half]), _inverse_of_upper(upper[:, half:, half:])
+    inverse = np.zeros_like(upper)
+    inverse[:, :half, :half], inverse[:, half:, half:] = first, last
+    inverse[:, :half, half:] = -first @ upper[:, :half, half:] @ last
+    return inverse

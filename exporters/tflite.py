@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-import keras
 import numpy as np
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
@@ -75,17 +73,6 @@ def _converter(saved_model_dir: Path, card: Card) -> tf.lite.TFLiteConverter:
 
 def _from_signature(saved_model_dir: Path, signature: str) -> tf.lite.TFLiteConverter:
     return tf.lite.TFLiteConverter.from_saved_model(str(saved_model_dir), signature_keys=[signature])
-
-
-def convert_in_memory(model: keras.Model) -> bytes:
-    """Return a float32 TFLite model of a Keras model with one input and one output, which it calls `features`."""
-    archive = keras.export.ExportArchive()
-    archive.track(model)
-    signature = [tf.TensorSpec((None, *model.inputs[0].shape[1:]), tf.float32, name=INPUT_NAME)]
-    archive.add_endpoint(SERVING, lambda image: {"features": model(image, training=False)}, signature)
-    with tempfile.TemporaryDirectory() as work:
-        archive.write_out(work, verbose=False)
-        return tf.lite.TFLiteConverter.from_saved_model(work, signature_keys=[SERVING]).convert()
 
 
 def _calibration(saved_model_dir: Path, card: Card, inputs: Inputs) -> list[dict[str, np.ndarray]]:

@@ -25,7 +25,6 @@ from exporters.parity import near_ties
 from exporters.runners.keras import KerasRunner
 from exporters.runtimes import open_runner
 from exporters.saved_model import write_saved_model
-from exporters.tflite import convert_in_memory
 from tests import small_models
 from tests.small_models import CUT, EVERY_ARTIFACT, LABELS, SIDE_PX
 
@@ -466,12 +465,6 @@ def test_a_new_artifact_replaces_the_old_one_whole(tmp_path: Path) -> None:
         (folder / file).write_bytes(b"1")
     assert move_into_place(new, old) == old
     assert content_of(tmp_path) == {"place/fresh.bin": b"1"}
-
-
-def test_a_feature_extractor_is_converted_in_memory(one: small_models.Small, features: np.ndarray) -> None:
-    content = convert_in_memory(keras.Model(one.model.inputs, one.model.get_layer(CUT).output))
-    with importlib.import_module("exporters.runners.tflite").TfliteRunner(content) as runner:
-        np.testing.assert_allclose(runner.predict(one.images[:6])["features"], features, atol=1e-4)
 
 
 def test_the_keras_runner_reads_files_and_models_in_batches(out: Path, one: small_models.Small) -> None:
