@@ -16,6 +16,7 @@ from exporters.errors import CutpointError, InputError
 from exporters.inputs import Inputs, as_inputs
 from exporters.saved_model import BODY, ENCODER, SERVING
 from exporters.tflite_inputs import prepend_encoder
+from exporters.tflite_metadata import with_metadata
 from exporters.tflite_outputs import settle_outputs, widen_outputs
 from exporters.unsupported import unsupported
 
@@ -26,7 +27,7 @@ BATCH = 16
 def export(
     saved_model_dir: Path, card: Card, out: Path, *, precision: str, calibration_images: Inputs | np.ndarray
 ) -> None:
-    """Write `out/model.tflite`.
+    """Write `out/model.tflite`, with TFLite metadata by which MediaPipe's tasks and Android's tools read it.
 
     Args:
         saved_model_dir: as `write_saved_model` leaves it.
@@ -63,7 +64,7 @@ def export(
         content = prepend_encoder(content, _from_signature(saved_model_dir, ENCODER).convert())
     if precision == "int8":
         _check_input_scale(content)
-    (out / MODEL_FILE).write_bytes(content)
+    (out / MODEL_FILE).write_bytes(with_metadata(content, card))
 
 
 def _converter(saved_model_dir: Path, card: Card) -> tf.lite.TFLiteConverter:
