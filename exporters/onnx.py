@@ -127,9 +127,13 @@ def _stay_wide(model: onnx.ModelProto) -> None:
     graph = model.graph
     outputs = {each.name for each in graph.output}
     producers = {name: node for node in graph.node for name in node.output}
+    in_float32 = _names_in_float32(model)
     for back in [node for node in graph.node if node.op_type == "Cast" and _casts_to(node, onnx.TensorProto.FLOAT)]:
         there = producers.get(back.input[0])
         if there is None or there.op_type != "Cast" or not _casts_to(there, onnx.TensorProto.FLOAT16):
+            continue
+        if there.input[0] not in in_float32:
+            # The model's own: of what a comparison says, for one.
             continue
         old, new = back.output[0], there.input[0]
         # An output keeps its name; what computes it gets that.
@@ -141,6 +145,16 @@ def _stay_wide(model: onnx.ModelProto) -> None:
     used = {name for node in graph.node for name in node.input} | outputs
     for node in [each for each in graph.node if each.op_type == "Cast" and each.output[0] not in used]:
         graph.node.remove(node)
+
+
+def _names_in_float32(model: onnx.ModelProto) -> set[str]:
+    """Return the names of all values in float32, by the operators alone: what the model notes of them may be out of date."""
+    bare = onnx.ModelProto()
+    bare.CopyFrom(model)
+    del bare.graph.value_info[:]
+    graph = onnx.shape_inference.infer_shapes(bare).graph
+    values = (*graph.value_info, *graph.input, *graph.output)
+    return {each.name for each in values if each.type.tensor_type.elem_type == onnx.TensorProto.FLOAT}
 
 
 def _casts_to(node: onnx.NodeProto, dtype: int) -> bool:

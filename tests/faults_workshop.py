@@ -100,7 +100,7 @@ def _of_another_cut(workshop: Workshop, precision: str) -> Path:
 def _stands_for(name: str) -> str:
     """Return the one precision that stands for all of the same rounding."""
     precision = NAMES[name].precision
-    return precision if precision in ("float32", "float16") else "int8"
+    return precision if precision in ("float32", "float16", "int8") else "dynamic_int8"
 
 
 PATTERNS = {

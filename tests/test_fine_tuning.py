@@ -434,7 +434,7 @@ def killed_in(phase: str, arguments: list[object], cache: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("phase", ["heads", "fine_tuning"])
 def test_a_run_killed_with_9_ends_as_the_unbroken_one(phase: str, here: Path, tmp_path: Path) -> None:
-    long = ("training.epochs=400", "training.patience=400") if phase == "heads" else ("fine_tuning.epochs=12",)
+    long = ("training.epochs=6000", "training.patience=6000") if phase == "heads" else ("fine_tuning.epochs=12",)
     flags = [part for each in (*long, "fine_tuning.patience=12") for part in ("--set", each)]
     write_drawings(tmp_path / "drawings", per_class=20)
     arguments = ["train", "--data", tmp_path / "drawings", *SMALL, "--set", "heads.label.kind=mlp", *flags]

@@ -110,7 +110,7 @@ def test_the_result_folder_is_whole(first: tuple[Outcome, Path]) -> None:
         present = {path.name for path in folder.iterdir()}
         assert PAPERS | {FORMATS[folder.name.partition("-")[0]].file} <= present
         assert (folder / "labels.txt").read_bytes() == "".join(f"{label}\n" for label in sorted(ACTIVE)).encode()
-    assert {path.name for path in (out / ".cutpoint").iterdir()} == {"run.json", "calibration.npz"}
+    assert {path.name for path in (out / ".cutpoint").iterdir()} == {"run.json", "calibration.npz", "selection.npz"}
 
 
 def test_results_go_to_stdout_and_all_else_to_stderr(first: tuple[Outcome, Path]) -> None:
