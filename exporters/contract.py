@@ -100,6 +100,7 @@ class Card:
     fingerprint of the run; no clock time is stored, so that the same run makes the same bytes. `cut` lists the layers that
     the backbone was cut at, the deepest last; `features_names` says which output carries which. `columns` are the tabular
     columns beside the picture, which a model with such takes as its second input `columns`, float32 (N, len(columns)).
+    `batch` is how many pictures an artifact takes at once, None for any number.
     """
 
     name: str
@@ -112,6 +113,7 @@ class Card:
     versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
     created_from: str = ""
     columns: tuple[Column, ...] = ()
+    batch: int | None = None
 
     def output(self, name: str) -> Output:
         """Return the output of that name; raises KeyError where there is none."""
@@ -125,7 +127,7 @@ class Card:
             "name": self.name,
             "input": {
                 "name": INPUT_NAME,
-                "shape": [None, self.resize.height, self.resize.width, 3],
+                "shape": [self.batch, self.resize.height, self.resize.width, 3],
                 "dtype": self.input_dtype,
                 "range": [0, 255],
                 "color": "RGB",
@@ -162,8 +164,9 @@ class Card:
                 versions=dict(data["versions"]),
                 created_from=data["created_from"],
                 columns=tuple(Column.from_json(column) for column in data.get("columns", ())),
+                batch=data["input"]["shape"][0],
             )
-        except (KeyError, TypeError, ValueError) as fault:
+        except (KeyError, IndexError, TypeError, ValueError) as fault:
             raise InputError(
                 f"The card is not one that cutpoint writes: {fault}.",
                 "a card.json with the fields of schema_version 1",
@@ -249,7 +252,8 @@ class Format:
 
     `exporter` is `module:function`, called as `export(saved_model_dir, card, out, *, precision, calibration_images)`;
     `runner` is `module:class`, a context manager over an artifact folder; `precisions` lists what it can hold,
-    the first being what an unadorned format name adds first; `file` is the file that stands for the artifact;
+    the first being what an unadorned format name adds first; `on_request` those of them that such a name does not add;
+    `variants` variant -> the precisions that can be made so, which are never made unasked; `file` is the file that stands for the artifact;
     `backends` are what its runner can compute with; `integer_precisions` take uint8 pixels and answer classifications in
     uint8; `needs` names a program that its runner starts; `runtimes` are all in which its artifacts are judged, the
     first being the one that judges the accuracy; `reader` is `module:function`, which tells what is inside an artifact
@@ -269,7 +273,12 @@ class Format:
     needs: str = ""
     opset: int | None = None
     carries_features: bool = False
+    on_request: tuple[str, ...] = ()
+    variants: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
+
+# Variants: takes one picture at once, as LiteRT.js wants it; takes and answers float32 although it computes in whole numbers.
+BATCH1, FLOAT_IO = "batch1", "float_io"
 
 FORMATS: dict[str, Format] = {
     "tfjs": Format(
@@ -307,7 +316,7 @@ FORMATS: dict[str, Format] = {
     "onnx": Format(
         exporter="exporters.onnx:export",
         runner="exporters.runners.onnx:OnnxRunner",
-        precisions=("float32", "float16", "int8"),
+        precisions=("float32", "float16", "dynamic_int8", "int8"),
         file="model.onnx",
         backends=("cpu",),
         runtimes=(
@@ -388,51 +397,73 @@ CEILINGS: dict[str, Limits] = {
 
 @dataclasses.dataclass(frozen=True)
 class ArtifactName:
-    """A format and a precision, written `format-precision`: the name of the artifact's folder."""
+    """A format, a precision and perhaps a variant, written `format-precision[-variant]`: the name of the artifact's folder."""
 
     format: str
     precision: str
+    variant: str = ""
 
     def __str__(self) -> str:
-        return f"{self.format}-{self.precision}"
+        return "-".join(each for each in (self.format, self.precision, self.variant) if each)
+
+    @property
+    def takes_integers(self) -> bool:
+        """Whether it takes pixels, and answers classifications, in uint8."""
+        return self.precision in FORMATS[self.format].integer_precisions and self.variant != FLOAT_IO
+
+    @property
+    def batch(self) -> int | None:
+        """How many pictures it takes at once; None for any number."""
+        return 1 if self.variant == BATCH1 else None
 
 
 def parse_formats(names: tuple[str, ...] | list[str]) -> tuple[ArtifactName, ...]:
     """Turn what a user lists into artifact names, in the order of FORMATS, each once.
 
     Args:
-        names: `tfjs` (all its precisions) or `tfjs-float16`.
+        names: `tfjs` (all its precisions but those on request), `tfjs-float16` or `tflite-float32-batch1`.
 
     Raises:
-        InputError: an unknown format or precision, or an empty list.
+        InputError: an unknown format, precision or variant, or an empty list.
     """
-    wanted: set[ArtifactName] = set()
-    for name in names:
-        format_name, _, precision = name.strip().partition("-")
-        if format_name not in FORMATS:
-            raise InputError(
-                f"There is no format '{format_name}'.",
-                nearest(format_name, FORMATS),
-                "change --formats or export.formats",
-            )
-        known = FORMATS[format_name].precisions
-        if precision and precision not in known:
-            raise InputError(
-                f"The format '{format_name}' has no precision '{precision}'.",
-                f"one of {', '.join(known)}",
-                "change --formats or export.formats",
-            )
-        wanted.update(ArtifactName(format_name, each) for each in ((precision,) if precision else known))
+    wanted = {each for name in names for each in _named(name)}
     if not wanted:
         raise InputError(
             "No format is asked for.", f"at least one of {', '.join(FORMATS)}", "set --formats or export.formats"
         )
     return tuple(
-        ArtifactName(format_name, precision)
+        name
         for format_name, row in FORMATS.items()
         for precision in row.precisions
-        if ArtifactName(format_name, precision) in wanted
+        for variant in ("", *row.variants)
+        if (name := ArtifactName(format_name, precision, variant)) in wanted
     )
+
+
+def _named(name: str) -> list[ArtifactName]:
+    """Return what one name in a user's list stands for."""
+    format_name, _, rest = name.strip().partition("-")
+    precision, _, variant = rest.partition("-")
+    mend = "change --formats or export.formats"
+    if format_name not in FORMATS:
+        raise InputError(f"There is no format '{format_name}'.", nearest(format_name, FORMATS), mend)
+    row = FORMATS[format_name]
+    if not rest:
+        return [ArtifactName(format_name, each) for each in row.precisions if each not in row.on_request]
+    if precision not in row.precisions:
+        what = f"The format '{format_name}' has no precision '{precision}'."
+        raise InputError(what, f"one of {', '.join(row.precisions)}", mend)
+    known = variants_of(format_name, precision)
+    if variant not in ("", *known):
+        expected = " or ".join(str(ArtifactName(format_name, precision, each)) for each in ("", *known))
+        raise InputError(f"There is no variant '{variant}' of {format_name}-{precision}.", expected, mend)
+    return [ArtifactName(format_name, precision, variant)]
+
+
+def variants_of(format_name: str, precision: str) -> tuple[str, ...]:
+    """Return the variants in which a precision of a format can be made, in the order of its row; none for unknown ones."""
+    variants = FORMATS[format_name].variants if format_name in FORMATS else {}
+    return tuple(variant for variant, precisions in variants.items() if precision in precisions)
 
 
 AUTO, LOCAL, BROWSER, ALL = "auto", "local", "browser", "all"

@@ -24,6 +24,7 @@ from exporters.errors import InputError
 from exporters.inputs import Inputs, as_inputs
 from exporters.memory import collecting_often
 from exporters.onnx_names import settle_names
+from exporters.onnx_weights import store_in_int8
 from exporters.saved_model import SERVING
 from exporters.unsupported import unsupported
 
@@ -41,9 +42,10 @@ def export(
         saved_model_dir: as `write_saved_model` leaves it.
         card: names and shapes of the outputs.
         out: the artifact's folder, which exists.
-        precision: `float32`; `float16` (weights and arithmetic, inputs and outputs stay float32); `int8`
-            (static, quantise-dequantise nodes, per channel, uint8 activations; answers that are no probabilities of
-            labels are not rounded to 256 steps).
+        precision: `float32`; `float16` (weights and arithmetic, inputs and outputs stay float32);
+            `dynamic_int8` (kernels, per channel; computed in float32, see `store_in_int8`); `int8` (static,
+            quantise-dequantise nodes, per channel, uint8 activations; answers that are no probabilities of labels are not
+            rounded to 256 steps).
         calibration_images: uint8 (N, height, width, 3) from the training split, with columns where the card has such; only
             `int8` looks at them.
 
@@ -58,6 +60,8 @@ def export(
         raise unsupported("ONNX", saved_model_dir, fault) from fault
     if precision == "float16":
         model = _to_float16(model, [output.name for output in card.outputs if output.task in MEASURED])
+    if precision == "dynamic_int8":
+        store_in_int8(model, _of_columns(model))
     if precision == "int8":
         model = _to_int8(model, as_inputs(calibration_images))
         leave_in_float(model, {output.name for output in card.outputs if output.task in CLASSIFICATIONS})

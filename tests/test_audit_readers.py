@@ -45,7 +45,9 @@ STORED = {
     "int8": ("int8", "int32"),
 }
 LEFT_ALONE = 1024
-BRANCHED = ["tflite-float32", "tflite-int8", "onnx-float32", "onnx-int8", "tfjs-float32", "tfjs-uint8"]
+BRANCHED = [
+    *("tflite-float32", "tflite-int8", "onnx-float32", "onnx-dynamic_int8", "onnx-int8", "tfjs-float32", "tfjs-uint8"),
+]
 FAULTS_OF_EACH = 60
 
 
@@ -146,7 +148,7 @@ def test_dtypes_and_steps(name: str, session_folder: Path) -> None:
     contents, tally = contents_of(session_folder, name), collections.Counter()
     kernel_dtype, bias_dtype = STORED[NAMES[name].precision]
     for layer in contents.layers:
-        small = NAMES[name].precision == "dynamic_int8" and layer.kernel.values.size < LEFT_ALONE
+        small = name == "tflite-dynamic_int8" and layer.kernel.values.size < LEFT_ALONE
         assert layer.kernel.dtype == ("float32" if small else kernel_dtype), layer.name
         assert layer.bias.dtype == bias_dtype
         for constant in (layer.kernel, layer.bias):
@@ -217,7 +219,7 @@ def test_other_constants_are_the_pixel_scaling_and_the_bounds_of_relu6(name: str
     contents = contents_of(session_folder, name)
     values = sorted(float(each.values.reshape(())) for each in contents.constants)
     expected = [-1.0, 1 / 127.5]
-    if name in ("onnx-float32", "onnx-float16"):
+    if name in ("onnx-float32", "onnx-float16", "onnx-dynamic_int8"):
         expected = [-1.0, 0.0, 1 / 127.5, 6.0]
     assert values == pytest.approx(expected, rel=1e-3)
 

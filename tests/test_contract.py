@@ -116,9 +116,13 @@ def test_a_card_that_cannot_be_read_is_an_input_error(content: bytes | None, tmp
         Card.read(tmp_path / "card.json")
 
 
-def test_a_format_alone_means_all_its_precisions() -> None:
+def test_a_format_alone_means_all_its_precisions_but_those_on_request() -> None:
     for name, row in FORMATS.items():
-        assert parse_formats([name]) == tuple(ArtifactName(name, precision) for precision in row.precisions)
+        usual = [precision for precision in row.precisions if precision not in row.on_request]
+        assert parse_formats([name]) == tuple(ArtifactName(name, precision) for precision in usual)
+        assert "float32" in usual
+        for precision in row.on_request:
+            assert parse_formats([f"{name}-{precision}"]) == (ArtifactName(name, precision),)
 
 
 def test_formats_come_in_the_order_of_the_table_and_once() -> None:
@@ -138,7 +142,7 @@ def test_formats_come_in_the_order_of_the_table_and_once() -> None:
         ([], "No format is asked for.", "at least one of tfjs, tflite, onnx"),
         ([""], "There is no format ''.", "one of tfjs"),
         (["onnx", "TFJS"], "There is no format 'TFJS'.", "one of tfjs"),
-        (["tfjs-float32-extra"], "The format 'tfjs' has no precision 'float32-extra'.", "float32"),
+        (["tfjs-float32-extra"], "There is no variant 'extra' of tfjs-float32.", "tfjs-float32"),
     ],
 )
 def test_what_is_no_format_is_said_with_what_is(asked: list[str], what: str, expected: str) -> None:
@@ -176,7 +180,8 @@ def test_every_format_has_a_runner_that_is_a_context_manager(name: str, tmp_path
 def test_every_precision_has_limits(name: str) -> None:
     row = FORMATS[name]
     assert set(row.precisions) <= set(CEILINGS)
-    assert set(row.integer_precisions) <= set(row.precisions)
+    assert set(row.integer_precisions) <= set(row.precisions) and set(row.on_request) < set(row.precisions)
+    assert all(set(precisions) <= set(row.precisions) for precisions in row.variants.values())
     assert row.precisions[0] == "float32" and row.file and row.backends
 
 

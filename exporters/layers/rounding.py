@@ -56,8 +56,9 @@ def rounding_of(layer: Layer, kernel: np.ndarray, contents: Contents) -> Roundin
     output_step = float(np.max(layer.output_quantisation.scale)) if layer.output_quantisation is not None else 0.0
     fine = any(dtype in contents.activations for dtype in ("int16", "uint16"))
     output_levels = 65_535 if fine else 255
-    # Kernels in int8 whose layer gives floats: TFLite rounds what comes in while it runs. TF.js, which stores uint8, does not.
-    on_the_fly = layer.kernel.dtype == "int8" and not output_step
+    # Kernels in int8 whose layer gives floats: TFLite rounds what comes in while it runs. TF.js, which stores uint8, does not,
+    # nor does a graph that brings its kernels back to floats itself.
+    on_the_fly = layer.kernel.dtype == "int8" and not output_step and "DequantizeLinear" not in contents.operators
     return Rounding(
         kernel_step=_kernel_step(kernel, layer.kind, _LEVELS.get(dtype, 0), per_tensor),
         relative=max(_RELATIVE.get(layer.kernel.dtype, 0.0), _SINGLE * float(np.sqrt(terms))),
