@@ -284,7 +284,7 @@ FORMATS: dict[str, Format] = {
     "tfjs": Format(
         exporter="exporters.tfjs:export",
         runner="exporters.runners.tfjs:TfjsRunner",
-        precisions=("float32", "float16", "uint8"),
+        precisions=("float32", "float16", "uint8", "uint16"),
         file="model.json",
         backends=("wasm", "cpu"),
         runtimes=(
@@ -297,11 +297,12 @@ FORMATS: dict[str, Format] = {
         tap="exporters.layers.tfjs:activations",
         needs="node",
         carries_features=True,
+        on_request=("uint16",),
     ),
     "tflite": Format(
         exporter="exporters.tflite:export",
         runner="exporters.runners.tflite:TfliteRunner",
-        precisions=("float32", "float16", "dynamic_int8", "int8"),
+        precisions=("float32", "float16", "dynamic_int8", "int8", "int16x8"),
         file="model.tflite",
         backends=("xnnpack", "reference"),
         runtimes=(
@@ -312,6 +313,7 @@ FORMATS: dict[str, Format] = {
         reader="exporters.audit.tflite:read",
         tap="exporters.layers.tflite:activations",
         integer_precisions=("int8",),
+        on_request=("int16x8",),
     ),
     "onnx": Format(
         exporter="exporters.onnx:export",

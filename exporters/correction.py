@@ -68,6 +68,7 @@ GRIDS: dict[str, GridMaker] = {
     "uint8": per_channel_grid,
     "dynamic_int8": per_channel_grid,
     "int8": per_channel_grid,
+    "int16x8": per_channel_grid,
 }
 # Precisions that store biases in as few bits as kernels.
 BIAS_TOO = frozenset({"float16"})

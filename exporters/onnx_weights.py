@@ -35,7 +35,7 @@ def store_in_int8(model: onnx.ModelProto, wide: Collection[str] = ()) -> None:
             continue
         whole, scale = _in_whole_numbers(numpy_helper.to_array(stored[name]), axis)
         graph.initializer.remove(stored[name])
-        names = [f"{name}/whole", f"{name}/scale"]
+        names = [f"{name}_quantized", f"{name}_scale"]
         graph.initializer.extend(map(numpy_helper.from_array, (whole, scale), names))
         added.append(helper.make_node("DequantizeLinear", names, [name], f"{name}/dequantise", axis=axis))
     nodes = [*added, *graph.node]

@@ -41,7 +41,7 @@ def export(
         saved_model_dir: as `write_saved_model` leaves it.
         card: carried in the model's `userDefinedMetadata`; with a cut, `features` is a second output.
         out: the artifact's folder, which exists.
-        precision: `float32`; `float16` and `uint8` store weights so (smaller to fetch, computed in float32), see
+        precision: `float32`; `float16`, `uint8` and `uint16` store weights so (smaller to fetch, computed in float32), see
             `store_in_float16` and `quantise_kernels`.
         calibration_images: not looked at; every exporter takes the same arguments.
 
@@ -65,8 +65,8 @@ def export(
     take_apart(out)
     if precision == "float16":
         store_in_float16(out, [output.name for output in card.outputs if output.task in MEASURED])
-    if precision == "uint8":
-        quantise_kernels(out)
+    if precision in ("uint8", "uint16"):
+        quantise_kernels(out, precision)
 
 
 def _settle_output_names(path: Path) -> None:

@@ -1,10 +1,10 @@
-"""Stores the weights of a TF.js graph model in fewer bits: kernels and biases in float16, or kernels in 8 bits.
+"""Stores the weights of a TF.js graph model in fewer bits: kernels and biases in float16, or kernels in 8 or 16 bits.
 
 In float16 numbers beside the layers stay as they are: 1 / 6 in a hard sigmoid would be off in the same way everywhere. In
-8 bits there is a scale for each output channel.
+8 and 16 bits there is a scale for each output channel.
 
 TF.js's own `uint8` has one scale for a whole tensor, which a network with depthwise convolutions does not survive. Here
-a kernel is stored as whole numbers -127..127 and multiplied by its channels' scales in the graph, before it is used:
+a kernel is stored as whole numbers -127..127 (`uint16`: -32767..32767) and multiplied by its channels' scales in the graph, before it is used:
 a few hundred thousand multiplications for an answer, beside some millions of the convolutions.
 """
 
@@ -34,8 +34,8 @@ _SHARED_AXES = {
 _ADDITIONS = frozenset({"AddV2", "BiasAdd"})
 
 
-def quantise_kernels(folder: Path) -> None:
-    """Rewrite `folder/model.json` and its shards, whose weights are all float32, with kernels in uint8.
+def quantise_kernels(folder: Path, dtype: str) -> None:
+    """Rewrite `folder/model.json` and its shards, whose weights are all float32, with kernels in `uint8` or `uint16`.
 
     Biases and whatever else the graph holds stay float32.
     """
@@ -44,15 +44,16 @@ def quantise_kernels(folder: Path) -> None:
     weights = _read_weights(folder, model)
     nodes = model["modelTopology"]["node"]
     scaled: dict[str, str] = {}
+    largest = np.iinfo(dtype).max // 2
     for node in list(nodes):
         if node["op"] not in _SHARED_AXES or node["input"][1] not in weights:
             continue
         kernel = node["input"][1]
         if kernel not in scaled:
-            scaled[kernel] = _add_scale(nodes, weights, kernel, _SHARED_AXES[node["op"]])
+            scaled[kernel] = _add_scale(nodes, weights, kernel, _SHARED_AXES[node["op"]], largest)
         node["input"][1] = scaled[kernel]
-    # TF.js reads the stored byte times `scale` plus `min`: 1..255 become -127..127.
-    _write_weights(folder, model, weights, set(scaled), {"dtype": "uint8", "min": -128, "scale": 1})
+    # TF.js reads the stored number times `scale` plus `min`: 1..255 become -127..127.
+    _write_weights(folder, model, weights, set(scaled), {"dtype": dtype, "min": -largest - 1, "scale": 1})
     path.write_text(json.dumps(model, sort_keys=True, separators=(",", ":"), ensure_ascii=False), encoding="utf-8")
 
 
@@ -108,11 +109,13 @@ def _last_layers(model: dict[str, Any], outputs: Collection[str]) -> set[str]:
     return found
 
 
-def _add_scale(nodes: list[dict], weights: dict[str, np.ndarray], kernel: str, axes: tuple[int, ...]) -> str:
-    """Split a kernel into whole numbers and scales, add the nodes that multiply them, and return the product's name."""
+def _add_scale(
+    nodes: list[dict], weights: dict[str, np.ndarray], kernel: str, axes: tuple[int, ...], largest: int
+) -> str:
+    """Split a kernel into whole numbers up to `largest` and scales, add what multiplies them, return the product's name."""
     values = weights[kernel].astype(np.float64)
-    largest = np.abs(values).max(axes, keepdims=True)
-    scale = np.where(largest > 0, largest, 127.0) / 127
+    peak = np.abs(values).max(axes, keepdims=True)
+    scale = np.where(peak > 0, peak, largest) / largest
     weights[kernel] = np.rint(values / scale).astype(np.float32)
     weights[f"{kernel}/scale"] = scale.astype(np.float32)
     nodes.append(_constant(f"{kernel}/scale", scale.shape))

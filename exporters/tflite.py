@@ -11,7 +11,7 @@ from ai_edge_litert.interpreter import Interpreter
 from tensorflow.lite.python.convert_phase import ConverterError
 
 from exporters.calibration import with_full_range
-from exporters.contract import COLUMNS_ENCODED, COLUMNS_NAME, INPUT_NAME, MEASURED, Card
+from exporters.contract import COLUMNS_ENCODED, COLUMNS_NAME, INPUT_NAME, MEASURED, WHOLE_NUMBERS, Card
 from exporters.errors import CutpointError, InputError
 from exporters.inputs import Inputs, as_inputs
 from exporters.saved_model import BODY, ENCODER, SERVING
@@ -22,6 +22,10 @@ from exporters.unsupported import unsupported
 
 MODEL_FILE = "model.tflite"
 BATCH = 16
+_INTEGER_OPERATORS = {
+    "int8": tf.lite.OpsSet.TFLITE_BUILTINS_INT8,
+    "int16x8": tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8,
+}
 
 
 def export(
@@ -33,14 +37,15 @@ def export(
         saved_model_dir: as `write_saved_model` leaves it.
         card: names of the outputs and their kinds of task.
         out: the artifact's folder, which exists.
-        precision: `float32`, `float16`, `dynamic_int8` or `int8`. `int8` computes in integers throughout, takes
-            uint8 with scale 1.0 and zero point 0, and answers classifications in uint8 and all else in float32. Columns
-            are float32 in each of them, and so is what encodes them.
+        precision: `float32`, `float16`, `dynamic_int8`, `int8` or `int16x8`. `int8` computes in integers throughout, takes
+            uint8 with scale 1.0 and zero point 0, and answers classifications in uint8 and all else in float32. `int16x8`
+            computes with kernels in int8 and activations in int16, takes raw pixels in float32 and answers in float32.
+            Columns are float32 in each of them, and so is what encodes them.
         calibration_images: uint8 (N, height, width, 3) from the training split, with columns where the card has such; only
-            `int8` looks at them.
+            `int8` and `int16x8` look at them.
 
     Raises:
-        InputError: `int8` without calibration images, or the model has operators that TFLite lacks.
+        InputError: `int8` or `int16x8` without calibration images, or the model has operators that TFLite lacks.
         CutpointError: the input scale of `int8` did not come out as 1.0.
     """
     converter = _converter(saved_model_dir, card)
@@ -49,8 +54,8 @@ def export(
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if precision == "float16":
         converter.target_spec.supported_types = [tf.float16]
-    if precision == "int8":
-        _ask_for_full_integers(converter, _calibration(saved_model_dir, card, inputs))
+    if precision in WHOLE_NUMBERS:
+        _ask_for_full_integers(converter, precision, _calibration(saved_model_dir, card, inputs, precision))
     try:
         content = converter.convert()
         if precision == "float16" and _measured(card):
@@ -76,13 +81,13 @@ def _from_signature(saved_model_dir: Path, signature: str) -> tf.lite.TFLiteConv
     return tf.lite.TFLiteConverter.from_saved_model(str(saved_model_dir), signature_keys=[signature])
 
 
-def _calibration(saved_model_dir: Path, card: Card, inputs: Inputs) -> list[dict[str, np.ndarray]]:
+def _calibration(saved_model_dir: Path, card: Card, inputs: Inputs, precision: str) -> list[dict[str, np.ndarray]]:
     """Return what the converter runs through the model: input name -> float32, one picture each."""
     if not len(inputs):
         raise InputError(
-            "There are no calibration images for tflite-int8.",
+            f"There are no calibration images for tflite-{precision}.",
             "at least one image in the training split",
-            "give training images or leave int8 out of --formats",
+            f"give training images or leave {precision} out of --formats",
         )
     given = with_full_range(inputs).named()
     if card.columns:
@@ -93,15 +98,18 @@ def _calibration(saved_model_dir: Path, card: Card, inputs: Inputs) -> list[dict
     return [{name: values[index : index + 1] for name, values in given.items()} for index in range(count)]
 
 
-def _ask_for_full_integers(converter: tf.lite.TFLiteConverter, calibration: Sequence[Mapping[str, np.ndarray]]) -> None:
+def _ask_for_full_integers(
+    converter: tf.lite.TFLiteConverter, precision: str, calibration: Sequence[Mapping[str, np.ndarray]]
+) -> None:
     def representative_dataset() -> Iterator[Mapping[str, np.ndarray]]:
         yield from calibration
 
     converter.representative_dataset = representative_dataset
-    converter.inference_input_type = tf.uint8
-    converter.inference_output_type = tf.int8
+    if precision == "int8":
+        converter.inference_input_type = tf.uint8
+        converter.inference_output_type = tf.int8
     # Last, because setting other options after it can widen it again and let float operators slip in.
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    converter.target_spec.supported_ops = [_INTEGER_OPERATORS[precision]]
 
 
 def _measured(card: Card) -> list[str]:

@@ -60,8 +60,9 @@ EXPORTS: dict[Callable[[Workshop, str, Path], None], dict[str, str]] = {
     float_weights: {"": "stored precision", "float32": ""},
     weights_in_float16: {"float32": "stored precision"},
     whole_numbers_in_float: {"tflite-int8": "computed precision, input"},
-    calibrated_on_noise: {"int8": "spans"},
-    calibrated_on_one_picture: {"int8": "spans"},
-    uncorrected_weights: {"": "weights", "float32": ""},
+    calibrated_on_noise: {"int8": "spans", "int16x8": "spans"},
+    calibrated_on_one_picture: {"int8": "spans", "int16x8": "spans"},
+    # The roundings of 16 bits need no correction.
+    uncorrected_weights: {"": "weights", "float32": "", "uint16": ""},
     features_of_another_cut: {"tfjs": "features"},
 }

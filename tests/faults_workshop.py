@@ -67,7 +67,7 @@ class Workshop:
 
     def damaged_folded(self, make: Maker, name: str) -> Path:
         """Return the SavedModel of a folded model with a fault, its weights rounded as an artifact's are."""
-        return _damaged_folded(self, make, _stands_for(name))
+        return _damaged_folded(self, make, self._stands_for(name))
 
     def damaged_before_folding(self, make: Maker, name: str) -> Path:
         """Return the SavedModel for an artifact of a model that was damaged before it was folded."""
@@ -75,7 +75,13 @@ class Workshop:
 
     def of_another_cut(self, name: str) -> Path:
         """Return the SavedModel of the true model with the features of another layer."""
-        return _of_another_cut(self, _stands_for(name))
+        return _of_another_cut(self, self._stands_for(name))
+
+    def _stands_for(self, name: str) -> str:
+        """Return the one precision that stands for all of the same rounding."""
+        models, wanted = self.models(), NAMES[name].precision
+        precisions = dict.fromkeys(each.precision for each in NAMES.values())
+        return next(each for each in precisions if models.rounding(each) == models.rounding(wanted))
 
 
 @functools.cache
@@ -95,12 +101,6 @@ def _damaged_models(workshop: Workshop, make: Maker) -> InferenceModels:
 def _of_another_cut(workshop: Workshop, precision: str) -> Path:
     folder = workshop.session / "damaged" / f"another cut {precision}"
     return write_saved_model(workshop.models().model(precision), "point_relu", folder)
-
-
-def _stands_for(name: str) -> str:
-    """Return the one precision that stands for all of the same rounding."""
-    precision = NAMES[name].precision
-    return precision if precision in ("float32", "float16", "int8") else "dynamic_int8"
 
 
 PATTERNS = {

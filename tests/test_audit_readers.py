@@ -25,7 +25,7 @@ from exporters.audit import onnx as onnx_reader
 from exporters.audit import tfjs as tfjs_reader
 from exporters.audit import tflite as tflite_reader
 from exporters.audit.contents import CONV, DENSE, DEPTHWISE, LINEAR, RELU, RELU6, Contents, Layer
-from exporters.contract import ArtifactName
+from exporters.contract import WHOLE_NUMBERS, ArtifactName
 from exporters.errors import ParityError
 from tests import audit_models, small_models
 from tests.small_models import EVERY_ARTIFACT
@@ -41,12 +41,15 @@ STORED = {
     "float32": ("float32", "float32"),
     "float16": ("float16", "float16"),
     "uint8": ("uint8", "float32"),
+    "uint16": ("uint16", "float32"),
     "dynamic_int8": ("int8", "float32"),
     "int8": ("int8", "int32"),
+    "int16x8": ("int8", "int64"),
 }
 LEFT_ALONE = 1024
 BRANCHED = [
     *("tflite-float32", "tflite-int8", "onnx-float32", "onnx-dynamic_int8", "onnx-int8", "tfjs-float32", "tfjs-uint8"),
+    *("tfjs-uint16", "tflite-int16x8"),
 ]
 FAULTS_OF_EACH = 60
 
@@ -153,11 +156,12 @@ def test_dtypes_and_steps(name: str, session_folder: Path) -> None:
         assert layer.bias.dtype == bias_dtype
         for constant in (layer.kernel, layer.bias):
             tally[constant.dtype] += constant.values.size
-            assert bool(np.all(constant.step > 0)) == (constant.dtype in ("int8", "int32", "uint8"))
-            if constant.step.any():
+            assert bool(np.all(constant.step > 0)) == ("int" in constant.dtype)
+            # In int64 the steps are finer than the float32 in which values are given.
+            if constant.step.any() and constant.dtype != "int64":
                 steps = constant.values.astype(np.float64) / constant.step
                 assert np.abs(steps - np.rint(steps)).max() < 0.02, "a value is a whole number of steps"
-        if layer.kernel.dtype in ("int8", "uint8"):
+        if "int" in layer.kernel.dtype:
             channels = layer.bias.values.size
             assert layer.kernel.step.size == channels, "one scale for each channel"
     assert dict(contents.weights) == dict(tally)
@@ -184,12 +188,15 @@ def test_what_is_computed_in_which_dtype(name: str, session_folder: Path) -> Non
     contents = contents_of(session_folder, name)
     expected = {
         "tflite-int8": {"int8", "uint8"},
+        "tflite-int16x8": {"int16", "float32"},
         "onnx-int8": {"uint8"},
         "onnx-float16": {"float16", "float32"},
     }.get(name, {"float32"})
     assert set(contents.activations) == expected
     quantised = [layer for layer in contents.layers if layer.output_quantisation is not None]
-    assert len(quantised) == (7 if name in INT8 else 0)
+    assert len(quantised) == (7 if NAMES[name].precision in WHOLE_NUMBERS else 0)
+    if name == "tflite-int16x8":
+        assert contents.activations["float32"] == 2, "the two answers"
     if name == "onnx-float16":
         assert contents.activations["float32"] == 2, "the casts to the two answers"
     if name == "tflite-int8":
@@ -235,9 +242,9 @@ def test_a_branched_model(name: str, session_folder: Path) -> None:
     if name != "onnx-int8":
         assert [activations[each] for each in ("first", "multiplied", "valid", "hidden")] == [RELU, RELU6, RELU6, RELU]
     assert not contents.custom_operators and not contents.random_operators
-    if name in INT8:
+    if NAMES[name].precision in WHOLE_NUMBERS:
         # A regression is answered in float32, and nothing else; shapes are worked out in int32 and int64.
-        assert contents.activations.get("float32", 0) == 1
+        assert contents.activations.get("float32", 0) == (2 if name == "tflite-int16x8" else 1)
         unrounded = [each for each, layer in zip(names, contents.layers, strict=True) if not layer.output_quantisation]
         assert unrounded == (["angle"] if name == "onnx-int8" else [])
 

@@ -258,6 +258,9 @@ def _range(quantisation: Quantisation) -> tuple[float, float]:
             (limit - zero_point) * quantisation.scale + quantisation.offset for limit in (limits.min, limits.max)
         )
         return min(float(low.min()), 0.0), max(float(high.max()), 0.0)
+    if quantisation.dtype == "int16":
+        # Symmetric: its least number is left out.
+        return -limits.max * scale, limits.max * scale
     return (limits.min - zero_point) * scale, (limits.max - zero_point) * scale
 
 
@@ -276,8 +279,10 @@ def spans(subject: Subject) -> list[str]:
 
 
 def _span_fault(name: str, quantisation: Quantisation | None, measured: tuple[tuple[float, float], ...]) -> list[str]:
-    if quantisation is None or quantisation.dtype not in ("int8", "uint8") or not measured:
+    if quantisation is None or quantisation.dtype not in ("int8", "uint8", "int16") or not measured:
         return []
+    if quantisation.dtype == "int16":
+        measured = tuple((-max(map(abs, span)), max(map(abs, span))) for span in measured)
     if _covers(quantisation, measured):
         return []
     (low, high), (found_low, found_high) = measured[0], _range(quantisation)
