@@ -250,10 +250,11 @@ SAMPLE = 16
 class Format:
     """One row of FORMATS: who writes the format and who reads it back.
 
-    `exporter` is `module:function`, called as `export(saved_model_dir, card, out, *, precision, calibration_images)`;
-    `runner` is `module:class`, a context manager over an artifact folder; `precisions` lists what it can hold,
-    the first being what an unadorned format name adds first; `on_request` those of them that such a name does not add;
-    `variants` variant -> the precisions that can be made so, which are never made unasked; `file` is the file that stands for the artifact;
+    `exporter` is `module:function`, called as `export(saved_model_dir, card, out, *, precision, calibration_images)`, with
+    `variant` besides where one is asked for; `runner` is `module:class`, a context manager over an artifact folder;
+    `precisions` lists what it can hold, the first being what an unadorned format name adds first, and `on_request` those
+    of them that such a name does not add; `variants` is variant -> the precisions that can be made so, which is done
+    only where a name says so; `file` is the file that stands for the artifact;
     `backends` are what its runner can compute with; `integer_precisions` take uint8 pixels and answer classifications in
     uint8; `needs` names a program that its runner starts; `runtimes` are all in which its artifacts are judged, the
     first being the one that judges the accuracy; `reader` is `module:function`, which tells what is inside an artifact
@@ -314,6 +315,7 @@ FORMATS: dict[str, Format] = {
         tap="exporters.layers.tflite:activations",
         integer_precisions=("int8",),
         on_request=("int16x8",),
+        variants={BATCH1: ("float32", "float16", "dynamic_int8", "int8", "int16x8"), FLOAT_IO: ("int8",)},
     ),
     "onnx": Format(
         exporter="exporters.onnx:export",
@@ -328,6 +330,7 @@ FORMATS: dict[str, Format] = {
         reader="exporters.audit.onnx:read",
         tap="exporters.layers.onnx:activations",
         opset=17,
+        variants={BATCH1: ("float32", "float16", "dynamic_int8", "int8")},
     ),
 }
 

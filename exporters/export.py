@@ -45,10 +45,10 @@ def export_artifact(
     *,
     features_everywhere: bool = False,
 ) -> Path:
-    """Write `artifacts/<format>-<precision>`, in a temporary place first, so that no half of it is ever left there.
+    """Write `artifacts/<format>-<precision>[-variant]`, in a temporary place first, so that no half of it is ever left there.
 
     Args:
-        name: format and precision.
+        name: format, precision and variant.
         saved_model_dir: as `write_saved_model` leaves it.
         card: the Keras model's card.
         artifacts: the folder for the artifact's folder; an artifact of that name is replaced.
@@ -65,7 +65,8 @@ def export_artifact(
         folder.mkdir()
         module, _, attribute = FORMATS[name.format].exporter.partition(":")
         export = getattr(importlib.import_module(module), attribute)
-        export(saved_model_dir, card, folder, precision=name.precision, calibration_images=calibration_images)
+        asked = {"variant": name.variant} if name.variant else {}
+        export(saved_model_dir, card, folder, precision=name.precision, calibration_images=calibration_images, **asked)
         carried = features_everywhere or FORMATS[name.format].carries_features
         write_papers(folder, card, features_names(card.cut) if carried else {})
         return move_into_place(folder, artifacts / str(name))
@@ -96,13 +97,13 @@ def write_papers(folder: Path, card: Card, features: Mapping[str, str] | None = 
 
 
 def _readme(name: str, card: Card, features: Mapping[str, str]) -> str:
-    outputs = "\n".join(_described(output) for output in sorted(card.outputs, key=lambda output: output.name))
+    outputs = "\n".join(_described(output, card) for output in sorted(card.outputs, key=lambda output: output.name))
     outputs += "".join(f"\n- `{output}`: feature map of the layer `{layer}`" for layer, output in features.items())
-    size, reading = f"{card.resize.height}, {card.resize.width}", _in_words(card)
+    size, reading = f"{_count(card)}, {card.resize.height}, {card.resize.width}, 3", _in_words(card)
     command = f"cutpoint predict {name} picture.jpg" + (f" --column {card.columns[0].name}=..." if card.columns else "")
     return f"""# {card.name}: {name}
 
-Input `{INPUT_NAME}`: (N, {size}, 3) {card.input_dtype}, RGB, raw values 0..255. Pixel scaling is inside the model: give it
+Input `{INPUT_NAME}`: ({size}) {card.input_dtype}, RGB, raw values 0..255. Pixel scaling is inside the model: give it
 the pixels as they are. Turn pictures by their EXIF orientation first, then resize them with {card.resize.method} as Pillow's
 `Image.resize` does it, crop `{card.resize.crop}`.
 
@@ -120,7 +121,8 @@ def _columns_in_words(card: Card) -> str:
     if not card.columns:
         return ""
     lines = "\n".join(f"- `{column.name}`: {_column_in_words(column)}" for column in card.columns)
-    return f"""Input `{COLUMNS_NAME}`: (N, {len(card.columns)}) float32, one number for each of these, in this order. Numbers go
+    shape = f"{_count(card)}, {len(card.columns)}"
+    return f"""Input `{COLUMNS_NAME}`: ({shape}) float32, one number for each of these, in this order. Numbers go
 in as they are; normalising them, finding their range and one-hot are inside the model.
 
 {lines}
@@ -137,8 +139,13 @@ def _column_in_words(column: Column) -> str:
     return f"a number{bounds}; {column.default:.6g} where it is unknown"
 
 
-def _described(output: Output) -> str:
-    parts = [f"shape (N, {', '.join(map(str, output.shape))})", output.dtype, output.activation]
+def _count(card: Card) -> str:
+    """Return how many pictures a model takes at once, as shapes are written."""
+    return "N" if card.batch is None else str(card.batch)
+
+
+def _described(output: Output, card: Card) -> str:
+    parts = [f"shape ({_count(card)}, {', '.join(map(str, output.shape))})", output.dtype, output.activation]
     parts += [f"{len(output.labels)} labels"] if output.labels else []
     parts += [f"columns {', '.join(output.columns)}"] if output.columns else []
     parts += [f"in {output.unit}"] if output.unit and output.task == REGRESSION else []

@@ -19,7 +19,7 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from exporters.calibration import with_full_range
 from exporters.columns_graph import fed_by_columns_alone
-from exporters.contract import CLASSIFICATIONS, COLUMNS_NAME, INPUT_NAME, MEASURED, Card
+from exporters.contract import BATCH1, CLASSIFICATIONS, COLUMNS_NAME, INPUT_NAME, MEASURED, Card
 from exporters.errors import InputError
 from exporters.inputs import Inputs, as_inputs
 from exporters.memory import collecting_often
@@ -34,7 +34,13 @@ OPSET = 17
 
 
 def export(
-    saved_model_dir: Path, card: Card, out: Path, *, precision: str, calibration_images: Inputs | np.ndarray
+    saved_model_dir: Path,
+    card: Card,
+    out: Path,
+    *,
+    precision: str,
+    calibration_images: Inputs | np.ndarray,
+    variant: str = "",
 ) -> None:
     """Write `out/model.onnx`, opset 17, with a dynamic batch.
 
@@ -48,12 +54,13 @@ def export(
             rounded to 256 steps).
         calibration_images: uint8 (N, height, width, 3) from the training split, with columns where the card has such; only
             `int8` looks at them.
+        variant: `batch1` fixes the batch to one picture.
 
     Raises:
         InputError: `int8` without calibration images, or the model has operators that ONNX lacks.
     """
     try:
-        model = _to_float32(saved_model_dir, card)
+        model = _to_float32(saved_model_dir, card, 1 if variant == BATCH1 else None)
         onnx.checker.check_model(model, full_check=True)
     except (ValueError, onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as fault:
         # What tf2onnx cannot translate stands in the graph as it was, and the check then finds no such operator.
@@ -70,13 +77,13 @@ def export(
     (out / MODEL_FILE).write_bytes(model.SerializeToString(deterministic=True))
 
 
-def _to_float32(saved_model_dir: Path, card: Card) -> onnx.ModelProto:
+def _to_float32(saved_model_dir: Path, card: Card, batch: int | None) -> onnx.ModelProto:
     loaded = tf.saved_model.load(str(saved_model_dir))
     serving = loaded.signatures[SERVING]
-    image = tf.TensorSpec((None, card.resize.height, card.resize.width, 3), tf.float32, name=INPUT_NAME)
+    image = tf.TensorSpec((batch, card.resize.height, card.resize.width, 3), tf.float32, name=INPUT_NAME)
     signature, function = [image], tf.function(lambda image: serving(**{INPUT_NAME: image}))
     if card.columns:
-        signature.append(tf.TensorSpec((None, len(card.columns)), tf.float32, name=COLUMNS_NAME))
+        signature.append(tf.TensorSpec((batch, len(card.columns)), tf.float32, name=COLUMNS_NAME))
         function = tf.function(lambda image, columns: serving(**{INPUT_NAME: image, COLUMNS_NAME: columns}))
     with collecting_often():
         model, _ = tf2onnx.convert.from_function(function, input_signature=signature, opset=OPSET)

@@ -7,12 +7,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from exporters.contract import CEILINGS, CLASSIFICATIONS, FORMATS, SEGMENTATION, ArtifactName, Card
+from exporters.contract import CEILINGS, CLASSIFICATIONS, FORMATS, SEGMENTATION, ArtifactName, Card, variants_of
 from exporters.errors import InputError
 
 
 def parse_artifact_name(folder_name: str) -> ArtifactName:
-    """Turn `tflite-int8` or `tflite-int8-batch1` into format and precision; raises InputError for an unknown format."""
+    """Turn `tflite-int8` or `tflite-int8-batch1` into a name; raises InputError for an unknown format, precision or variant."""
     format_name, _, rest = folder_name.partition("-")
     if format_name not in FORMATS:
         raise InputError(
@@ -20,14 +20,21 @@ def parse_artifact_name(folder_name: str) -> ArtifactName:
             f"a name that begins with one of {', '.join(FORMATS)}",
             "take the folder out of artifacts/, or export again",
         )
-    precision = rest.split("-")[0]
+    precision, _, variant = rest.partition("-")
     if precision not in CEILINGS:
         raise InputError(
             f"The artifact folder '{folder_name}' is of no known precision.",
             f"{format_name}- and one of {', '.join(CEILINGS)}",
             "take the folder out of artifacts/, or export again",
         )
-    return ArtifactName(format_name, precision)
+    if variant not in ("", *variants_of(format_name, precision)):
+        raise InputError(
+            f"The artifact folder '{folder_name}' is of no known variant.",
+            " or ".join(f"{format_name}-{precision}-{each}" for each in variants_of(format_name, precision))
+            or f"{format_name}-{precision}",
+            "take the folder out of artifacts/, or export again",
+        )
+    return ArtifactName(format_name, precision, variant)
 
 
 def card_fault(folder: Path, name: ArtifactName, promised: Card) -> str:
@@ -64,15 +71,13 @@ def _without_versions(card: dict[str, Any]) -> dict[str, Any]:
 
 def artifact_card(card: Card, name: ArtifactName) -> Card:
     """Return the card of an artifact: the model's, with the artifact's precision and the dtypes of its file."""
-    row = FORMATS[name.format]
-    integer = name.precision in row.integer_precisions
+    integer = name.takes_integers
     outputs = tuple(
         dataclasses.replace(output, dtype="uint8" if integer and output.task in CLASSIFICATIONS else "float32")
         for output in card.outputs
     )
-    return dataclasses.replace(
-        card, precision=name.precision, input_dtype="uint8" if integer else "float32", outputs=outputs
-    )
+    dtype = "uint8" if integer else "float32"
+    return dataclasses.replace(card, precision=name.precision, input_dtype=dtype, outputs=outputs, batch=name.batch)
 
 
 def _labels_fault(folder: Path, promised: Card) -> str:

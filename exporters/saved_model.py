@@ -55,6 +55,20 @@ def write_saved_model(
     return folder
 
 
+def write_with_batch(saved_model_dir: Path, batch: int, folder: Path) -> Path:
+    """Write a SavedModel once more, whose signatures take exactly so many pictures at once; returns `folder`."""
+    loaded = tf.saved_model.load(str(saved_model_dir))
+    fixed = {}
+    for name, signature in loaded.signatures.items():
+        given = signature.structured_input_signature[1]
+        specs = {key: tf.TensorSpec((batch, *each.shape[1:]), each.dtype, name=key) for key, each in given.items()}
+        # Bound now: the next turn of the loop has another signature.
+        traced = tf.function(lambda signature=signature, **inputs: signature(**inputs))
+        fixed[name] = traced.get_concrete_function(**specs)
+    tf.saved_model.save(loaded, str(folder), signatures=fixed)
+    return folder
+
+
 def takes_columns(model: keras.Model) -> bool:
     """Tell whether a model takes columns beside the picture."""
     return len(model.inputs) > 1

@@ -4,8 +4,8 @@ In float16 numbers beside the layers stay as they are: 1 / 6 in a hard sigmoid w
 8 and 16 bits there is a scale for each output channel.
 
 TF.js's own `uint8` has one scale for a whole tensor, which a network with depthwise convolutions does not survive. Here
-a kernel is stored as whole numbers -127..127 (`uint16`: -32767..32767) and multiplied by its channels' scales in the graph, before it is used:
-a few hundred thousand multiplications for an answer, beside some millions of the convolutions.
+a kernel is stored as whole numbers -127..127 (`uint16`: -32767..32767) and multiplied by its channels' scales in the
+graph, before it is used: a few hundred thousand multiplications for an answer, beside some millions of the convolutions.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -11,10 +12,19 @@ from ai_edge_litert.interpreter import Interpreter
 from tensorflow.lite.python.convert_phase import ConverterError
 
 from exporters.calibration import with_full_range
-from exporters.contract import COLUMNS_ENCODED, COLUMNS_NAME, INPUT_NAME, MEASURED, WHOLE_NUMBERS, Card
+from exporters.contract import (
+    BATCH1,
+    COLUMNS_ENCODED,
+    COLUMNS_NAME,
+    FLOAT_IO,
+    INPUT_NAME,
+    MEASURED,
+    WHOLE_NUMBERS,
+    Card,
+)
 from exporters.errors import CutpointError, InputError
 from exporters.inputs import Inputs, as_inputs
-from exporters.saved_model import BODY, ENCODER, SERVING
+from exporters.saved_model import BODY, ENCODER, SERVING, write_with_batch
 from exporters.tflite_inputs import prepend_encoder
 from exporters.tflite_metadata import with_metadata
 from exporters.tflite_outputs import settle_outputs, widen_outputs
@@ -29,7 +39,13 @@ _INTEGER_OPERATORS = {
 
 
 def export(
-    saved_model_dir: Path, card: Card, out: Path, *, precision: str, calibration_images: Inputs | np.ndarray
+    saved_model_dir: Path,
+    card: Card,
+    out: Path,
+    *,
+    precision: str,
+    calibration_images: Inputs | np.ndarray,
+    variant: str = "",
 ) -> None:
     """Write `out/model.tflite`, with TFLite metadata by which MediaPipe's tasks and Android's tools read it.
 
@@ -43,19 +59,34 @@ def export(
             Columns are float32 in each of them, and so is what encodes them.
         calibration_images: uint8 (N, height, width, 3) from the training split, with columns where the card has such; only
             `int8` and `int16x8` look at them.
+        variant: `batch1` fixes the batch to one picture; `float_io` lets `int8` take raw pixels and answer in float32.
 
     Raises:
         InputError: `int8` or `int16x8` without calibration images, or the model has operators that TFLite lacks.
         CutpointError: the input scale of `int8` did not come out as 1.0.
     """
+    if variant == BATCH1:
+        with tempfile.TemporaryDirectory() as work:
+            fixed = write_with_batch(saved_model_dir, 1, Path(work) / "fixed")
+            content = _converted(fixed, card, precision, as_inputs(calibration_images), floats=False)
+    else:
+        content = _converted(
+            saved_model_dir, card, precision, as_inputs(calibration_images), floats=variant == FLOAT_IO
+        )
+    (out / MODEL_FILE).write_bytes(with_metadata(content, card))
+
+
+def _converted(saved_model_dir: Path, card: Card, precision: str, inputs: Inputs, *, floats: bool) -> bytes:
+    """Return the model; with `floats`, `int8` takes and gives float32 too."""
     converter = _converter(saved_model_dir, card)
-    inputs = as_inputs(calibration_images)
     if precision != "float32":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if precision == "float16":
         converter.target_spec.supported_types = [tf.float16]
     if precision in WHOLE_NUMBERS:
         _ask_for_full_integers(converter, precision, _calibration(saved_model_dir, card, inputs, precision))
+        if floats:
+            converter.inference_input_type = tf.float32
     try:
         content = converter.convert()
         if precision == "float16" and _measured(card):
@@ -64,12 +95,12 @@ def export(
     except ConverterError as fault:
         raise unsupported("TFLite", saved_model_dir, fault) from fault
     if precision == "int8":
-        content = settle_outputs(content, card, _column_ranges(saved_model_dir, card, inputs))
+        content = settle_outputs(content, card, _column_ranges(saved_model_dir, card, inputs), floats=floats)
     if card.columns:
         content = prepend_encoder(content, _from_signature(saved_model_dir, ENCODER).convert())
-    if precision == "int8":
+    if precision == "int8" and not floats:
         _check_input_scale(content)
-    (out / MODEL_FILE).write_bytes(with_metadata(content, card))
+    return content
 
 
 def _converter(saved_model_dir: Path, card: Card) -> tf.lite.TFLiteConverter:

@@ -30,7 +30,7 @@ _BUFFER_ALIGNMENT = 16
 _INT32 = np.iinfo(np.int32)
 
 
-def settle_outputs(content: bytes, card: Card, ranges: Mapping[str, np.ndarray]) -> bytes:
+def settle_outputs(content: bytes, card: Card, ranges: Mapping[str, np.ndarray], *, floats: bool = False) -> bytes:
     """Return the model with the types of outputs that the card promises.
 
     Args:
@@ -38,10 +38,11 @@ def settle_outputs(content: bytes, card: Card, ranges: Mapping[str, np.ndarray])
         card: tasks of the outputs; what it does not list, such as feature maps, comes out as float32.
         ranges: output -> float64 (2, columns), the least and the largest number of each column, for those outputs whose
             columns are to be counted in shares of their own ranges; where the model's last operator cannot, they are not.
+        floats: whether classifications too come out as float32.
     """
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
     # A promise of the type, not of the activation: a probability of a box's corner is no classification.
-    classified = {output.name for output in card.outputs if output.task in CLASSIFICATIONS}
+    classified = {output.name for output in card.outputs if output.task in CLASSIFICATIONS and not floats}
     settling = _Settling(model)
     for entry in model.signatureDefs[0].outputs:
         settling.settle(entry, text_of(entry.name), classified, ranges)

@@ -142,6 +142,9 @@ def test_formats_come_in_the_order_of_the_table_and_once() -> None:
         ([], "No format is asked for.", "at least one of tfjs, tflite, onnx"),
         ([""], "There is no format ''.", "one of tfjs"),
         (["onnx", "TFJS"], "There is no format 'TFJS'.", "one of tfjs"),
+        (["tflite-int8-extra"], "There is no variant 'extra' of tflite-int8.", "tflite-int8 or tflite-int8-batch1 or"),
+        (["onnx-int8-float_io"], "There is no variant 'float_io' of onnx-int8.", "onnx-int8 or onnx-int8-batch1"),
+        (["tflite-batch1"], "The format 'tflite' has no precision 'batch1'.", "float32"),
         (["tfjs-float32-extra"], "There is no variant 'extra' of tfjs-float32.", "tfjs-float32"),
     ],
 )

@@ -316,12 +316,15 @@ def test_features_are_no_head_and_are_not_judged(whole: Path) -> None:
 
 
 def test_names_of_artifact_folders() -> None:
-    assert parse_artifact_name("tflite-int8-batch1") == ArtifactName("tflite", "int8")
+    assert parse_artifact_name("tflite-int8-batch1") == ArtifactName("tflite", "int8", "batch1")
     assert parse_artifact_name("tflite-dynamic_int8") == ArtifactName("tflite", "dynamic_int8")
     for name in EVERY_ARTIFACT:
         assert parse_artifact_name(str(name)) == name
     with pytest.raises(InputError, match="coreml"):
         parse_artifact_name("coreml-float32")
+    with pytest.raises(InputError, match="no known variant") as caught:
+        parse_artifact_name("tflite-int8-batch2")
+    assert caught.value.expected == "tflite-int8-batch1 or tflite-int8-float_io"
 
 
 def test_model_files_are_what_a_device_fetches(whole: Path, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def audit(folder: Path, name: ArtifactName, card: Card | None, expected: WeightS
 
     Args:
         folder: the artifact's.
-        name: format and precision.
+        name: format, precision and variant.
         card: what it promises; None for an artifact made elsewhere, which may take and answer what it likes.
         expected: the fingerprints for its precision; None where there are none.
 

@@ -137,9 +137,9 @@ def inputs(subject: Subject) -> list[str]:
     if subject.card is None:
         return []
     resize, columns = subject.card.resize, subject.card.columns
-    whole = subject.name.precision in subject.row.integer_precisions
-    pixels = Port(INPUT_NAME, "uint8" if whole else "float32", (None, resize.height, resize.width, 3))
-    wanted = (pixels, Port(COLUMNS_NAME, "float32", (None, len(columns)))) if columns else (pixels,)
+    whole, batch = subject.name.takes_integers, subject.name.batch
+    pixels = Port(INPUT_NAME, "uint8" if whole else "float32", (batch, resize.height, resize.width, 3))
+    wanted = (pixels, Port(COLUMNS_NAME, "float32", (batch, len(columns)))) if columns else (pixels,)
     found = subject.contents.inputs
     if len(found) != len(wanted):
         return [f"it has {len(found)} inputs" + (f", not {len(wanted)}" if columns else "")]
