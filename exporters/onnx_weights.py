@@ -2,6 +2,9 @@
 
 onnxruntime's own `quantize_dynamic` also rounds what comes into each layer while it runs. It has one scale for a whole
 convolution, which a network with depthwise convolutions does not survive, and ConvInteger is many times slower than Conv.
+
+Kernels are brought back by Cast and Mul, which runtimes compute once, when they load a model. DequantizeLinear they would
+compute anew for each answer, and before a MatMul onnxruntime takes it as leave to round what the layer takes, too.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ _LAYERS = frozenset({"Conv", "Gemm", "MatMul"})
 
 
 def store_in_int8(model: onnx.ModelProto, wide: Collection[str] = ()) -> None:
-    """Put DequantizeLinear behind the kernel of each layer, which is then stored as whole numbers -127..127, in place.
+    """Store the kernel of each layer as whole numbers -127..127, with Cast and Mul behind it, in place.
 
     The nodes named by `wide` keep theirs, and so does whatever takes a kernel that other operators take too.
     """
@@ -37,7 +40,9 @@ def store_in_int8(model: onnx.ModelProto, wide: Collection[str] = ()) -> None:
         graph.initializer.remove(stored[name])
         names = [f"{name}_quantized", f"{name}_scale"]
         graph.initializer.extend(map(numpy_helper.from_array, (whole, scale), names))
-        added.append(helper.make_node("DequantizeLinear", names, [name], f"{name}/dequantise", axis=axis))
+        cast = f"{name}_cast"
+        added.append(helper.make_node("Cast", names[:1], [cast], cast, to=onnx.TensorProto.FLOAT))
+        added.append(helper.make_node("Mul", [cast, names[1]], [name], f"{name}_scaled"))
     nodes = [*added, *graph.node]
     del graph.node[:]
     graph.node.extend(nodes)
@@ -50,9 +55,9 @@ def _axis_of_channels(node: onnx.NodeProto) -> int:
 
 
 def _in_whole_numbers(kernel: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return int8 of the kernel's shape and float32 (channels,), whose product is the kernel as near as can be."""
+    """Return int8 of the kernel's shape and float32, one for each channel, whose product is the kernel as near as can be."""
     others = tuple(each for each in range(kernel.ndim) if each != axis)
-    largest = np.abs(kernel.astype(np.float64)).max(others, keepdims=True)
-    # A dead channel has no scale; its zeros stay zeros.
-    scale = np.where(largest > 0, largest, LARGEST) / LARGEST
-    return np.rint(kernel / scale).astype(np.int8), scale.astype(np.float32).ravel()
+    scale = np.abs(kernel.astype(np.float64)).max(others, keepdims=True) / LARGEST
+    # A dead channel has the scale 0, one with NaN in it has NaN, which its whole numbers cannot hide.
+    steps = kernel / np.where(np.isfinite(scale) & (scale > 0), scale, np.inf)
+    return np.rint(np.nan_to_num(steps)).astype(np.int8), scale.astype(np.float32)

@@ -32,6 +32,7 @@ from exporters.unsupported import unsupported
 
 MODEL_FILE = "model.tflite"
 BATCH = 16
+_LACKING = "not yet supported for op"
 _INTEGER_OPERATORS = {
     "int8": tf.lite.OpsSet.TFLITE_BUILTINS_INT8,
     "int16x8": tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8,
@@ -94,7 +95,13 @@ def _converted(saved_model_dir: Path, card: Card, precision: str, inputs: Inputs
             content = widen_outputs(content, plain, _measured(card))
     except ConverterError as fault:
         raise unsupported("TFLite", saved_model_dir, fault) from fault
-    if precision == "int8":
+    except RuntimeError as fault:
+        # So the quantiser says that 16 bits lack an operator, such as that of an embedding's length.
+        if _LACKING not in str(fault):
+            raise
+        raise unsupported(f"TFLite in {precision}", saved_model_dir, fault) from fault
+    if precision in WHOLE_NUMBERS:
+        floats = floats or precision != "int8"
         content = settle_outputs(content, card, _column_ranges(saved_model_dir, card, inputs), floats=floats)
     if card.columns:
         content = prepend_encoder(content, _from_signature(saved_model_dir, ENCODER).convert())
@@ -136,9 +143,8 @@ def _ask_for_full_integers(
         yield from calibration
 
     converter.representative_dataset = representative_dataset
-    if precision == "int8":
-        converter.inference_input_type = tf.uint8
-        converter.inference_output_type = tf.int8
+    converter.inference_input_type = tf.uint8 if precision == "int8" else tf.float32
+    converter.inference_output_type = tf.int8 if precision == "int8" else tf.int16
     # Last, because setting other options after it can widen it again and let float operators slip in.
     converter.target_spec.supported_ops = [_INTEGER_OPERATORS[precision]]
 

@@ -13,6 +13,7 @@ layer has a scale for each column of it: only those scales, and the bias, are wr
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection, Mapping
 
 import flatbuffers
@@ -21,20 +22,41 @@ from ai_edge_litert import schema_py_generated as schema
 
 from exporters.contract import CLASSIFICATIONS, Card
 
-STEPS = 255
 # On either side, in shares of the range. Steps become twice as coarse, which is 0.2 % of the range in the root of the mean of
 # squares; cut off, a single answer is off by as much as it lies beyond, and some do lie beyond what calibration images bring.
 MARGIN = 0.5
 _UINT8_SHIFT = 128
 _BUFFER_ALIGNMENT = 16
-_INT32 = np.iinfo(np.int32)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Stored:
+    """How activations are stored: `steps` between the least and the largest number, `zero_point` that which stands for 0.
+
+    `anchor` is where on the way from the least to the largest number that lies, where both are used up. `bias` is the dtype
+    of what is added to sums, and `version` that of DEQUANTIZE.
+    """
+
+    steps: int
+    zero_point: int
+    anchor: float
+    bias: str
+    version: int
+
+
+_BIAS_TYPES = {"<i4": schema.TensorType.INT32, "<i8": schema.TensorType.INT64}
+_STORED = {
+    schema.TensorType.INT8: _Stored(255, -_UINT8_SHIFT, 0.0, "<i4", 2),
+    # Symmetric: its kernels know no zero point.
+    schema.TensorType.INT16: _Stored(65_534, 0, 0.5, "<i8", 3),
+}
 
 
 def settle_outputs(content: bytes, card: Card, ranges: Mapping[str, np.ndarray], *, floats: bool = False) -> bytes:
     """Return the model with the types of outputs that the card promises.
 
     Args:
-        content: a full-integer TFLite model whose outputs are int8, with one signature.
+        content: a full-integer TFLite model whose outputs are int8 or int16, with one signature.
         card: tasks of the outputs; what it does not list, such as feature maps, comes out as float32.
         ranges: output -> float64 (2, columns), the least and the largest number of each column, for those outputs whose
             columns are to be counted in shares of their own ranges; where the model's last operator cannot, they are not.
@@ -122,8 +144,8 @@ class _Settling:
     ) -> None:
         given = int(entry.tensorIndex)
         tensor = self._graph.tensors[given]
-        if tensor.type != schema.TensorType.INT8:
-            raise ValueError(f"the output '{name}' is not in int8")
+        if tensor.type not in _STORED:
+            raise ValueError(f"the output '{name}' is not in int8 or int16")
         scale, zero_point = float(tensor.quantization.scale[0]), int(tensor.quantization.zeroPoint[0])
         if name in classified:
             quantisation = _quantisation(scale, zero_point + _UINT8_SHIFT)
@@ -163,25 +185,28 @@ class _Settling:
             uses.count(int(index)) > 1 for index in dense.inputs[1:] if index >= 0
         ):
             return None
+        how = _STORED[self._graph.tensors[given].type]
         counted = float(source.quantization.scale[0]) * scales
         # Nowhere finer than what the layer counts in: columns that hardly vary would only show its rounding.
         margin = MARGIN * (bounds[1] - bounds[0])
         low = (bounds[0] - margin).astype(np.float32).astype(np.float64)
-        width = np.maximum(bounds[1] + margin - low, STEPS * counted)
-        bias = self._bias(dense, len(scales))
-        stored = np.frombuffer(bytes(self._model.buffers[bias.buffer].data), "<i4").astype(np.float64)
-        shifted = np.clip(stored - np.rint(low / counted), _INT32.min, _INT32.max).astype("<i4")
+        width = np.maximum(bounds[1] + margin - low, how.steps * counted)
+        low = (low + how.anchor * width).astype(np.float32).astype(np.float64)
+        bias = self._bias(dense, len(scales), how.bias)
+        stored = np.frombuffer(bytes(self._model.buffers[bias.buffer].data), how.bias).astype(np.float64)
+        limits = np.iinfo(how.bias)
+        shifted = np.clip(stored - np.rint(low / counted), limits.min, limits.max).astype(how.bias)
         self._model.buffers[bias.buffer].data = np.frombuffer(shifted.tobytes(), np.uint8)
         kernel.quantization.scale = (scales / width).astype(np.float32)
         bias.quantization = _quantisation(counted / width, np.zeros(len(scales)))
-        self._graph.tensors[given].quantization = _quantisation(1 / STEPS, -_UINT8_SHIFT)
+        self._graph.tensors[given].quantization = _quantisation(1 / how.steps, how.zero_point)
         return {"low": low.astype("<f4"), "width": width.astype("<f4")}
 
-    def _bias(self, dense: schema.OperatorT, columns: int) -> schema.TensorT:
-        """Return the tensor of a layer's bias, int32 (columns,), which it is given where it has none."""
+    def _bias(self, dense: schema.OperatorT, columns: int, dtype: str) -> schema.TensorT:
+        """Return the tensor of a layer's bias, int32 or int64 (columns,), which it is given where it has none."""
         if len(dense.inputs) > 2 and dense.inputs[2] >= 0:
             return self._graph.tensors[int(dense.inputs[2])]
-        index = self._constant("bias", np.zeros(columns, "<i4"), schema.TensorType.INT32)
+        index = self._constant("bias", np.zeros(columns, dtype), _BIAS_TYPES[dtype])
         dense.inputs = np.array([*dense.inputs[:2], index], np.int32)
         return self._graph.tensors[index]
 
@@ -207,7 +232,9 @@ class _Settling:
         result.shapeSignature = before.shapeSignature
         self._graph.tensors.append(result)
         index = len(self._graph.tensors) - 1
-        appended = schema.OperatorT(opcodeIndex=self._code(operator))
+        # DEQUANTIZE knows int8 from its version 2 on, int16 from 3.
+        version = _STORED[before.type].version if operator == "DEQUANTIZE" else 1
+        appended = schema.OperatorT(opcodeIndex=self._code(operator, version))
         appended.inputs, appended.outputs = np.array(inputs, np.int32), np.array([index], np.int32)
         if operator in ("MUL", "ADD"):
             appended.builtinOptionsType = getattr(schema.BuiltinOptions, f"{operator.title()}Options")
@@ -215,9 +242,9 @@ class _Settling:
         self._graph.operators.append(appended)
         return index
 
-    def _code(self, operator: str) -> int:
-        """Return the place of an operator's code; DEQUANTIZE knows int8 from its version 2 on."""
-        number, version = getattr(schema.BuiltinOperator, operator), 2 if operator == "DEQUANTIZE" else 1
+    def _code(self, operator: str, version: int) -> int:
+        """Return the place of an operator's code of that version or a later one."""
+        number = getattr(schema.BuiltinOperator, operator)
         for place, code in enumerate(self._model.operatorCodes):
             if code.builtinCode == number and code.version >= version:
                 return place

@@ -106,11 +106,7 @@ KERAS: dict[Maker, dict[str, str]] = {
     faults_weights.early_nan_weight: {"": "weights", "onnx-int8": ""},
     faults_weights.infinite_weight: WEIGHTS,
     faults_weights.infinite_bias: WEIGHTS,
-    faults_weights.constant_output: {
-        **{key: f"{checks}, constant answer" for key, checks in ANSWERS_AND_WEIGHTS.items()},
-        # onnxruntime's product with a kernel of zeros is off by the last bit, from picture to picture another way.
-        "onnx-dynamic_int8": "difference, weights",
-    },
+    faults_weights.constant_output: {key: f"{checks}, constant answer" for key, checks in ANSWERS_AND_WEIGHTS.items()},
     faults_keras.one_hot_answers: {**ANSWERS, "tflite-int8": "outputs", "onnx-int8": "confidence"},
     faults_keras.softmax_twice: {**ANSWERS, "int8": "confidence"},
     faults_keras.logits_in_place_of_probabilities: {**ANSWERS, "tflite-int8": "outputs", "onnx-int8": "activations"},

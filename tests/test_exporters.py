@@ -225,7 +225,8 @@ def onnx_weights(folder: Path) -> dict[str, int]:
 
 
 WEIGHTS = {"tfjs": tfjs_weights, "tflite": tflite_weights, "onnx": onnx_weights}
-STORED_AS = {"float32": "float32", "float16": "float16", "uint8": "uint8", "dynamic_int8": "int8", "int8": "int8"}
+STORED_AS = {each: each for each in ("float32", "float16", "uint8", "uint16", "int8")}
+STORED_AS |= {"dynamic_int8": "int8", "int16x8": "int8"}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -234,7 +235,7 @@ def test_the_weights_are_stored_in_their_precision(name: str, out: Path, one: sm
     stored = STORED_AS[NAMES[name].precision]
     width = np.dtype(stored).itemsize
     # TFLite's dynamic range quantises only what gains by it: kernels of 1024 values and more.
-    least = 1024 if "dynamic" in name else 1
+    least = 1024 if name == "tflite-dynamic_int8" else 1
     kernels = sum(weights.size for weights in one.model.get_weights() if weights.ndim > 1 and weights.size >= least)
     assert kernels > 2000 and sizes[stored] >= kernels * width
     if least == 1 and stored != "float32":
@@ -252,6 +253,10 @@ def test_smaller_precisions_make_smaller_files(out: Path) -> None:
             (out / "artifacts" / each / "model.tflite").stat().st_size for each in (name, "tflite-float32")
         )
         assert smaller < largest_share * plain, name
+    small, plain = (
+        (out / "artifacts" / f"onnx-{each}" / "model.onnx").stat().st_size for each in ("dynamic_int8", "float32")
+    )
+    assert small < 0.6 * plain
 
 
 def test_tflite_int8_takes_and_gives_bytes_and_computes_in_integers(out: Path) -> None:

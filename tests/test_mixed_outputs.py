@@ -14,6 +14,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from exporters.audit.auditing import audit
 from exporters.contract import CEILINGS, CLASSIFICATIONS, QUANTISED, ArtifactName, Card, Output
+from exporters.errors import InputError
 from exporters.export import export_artifact
 from exporters.inference import InferenceModels
 from exporters.papers import artifact_card
@@ -71,8 +72,10 @@ def column_errors(expected: np.ndarray, answer: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("name", EVERY_ARTIFACT, ids=str)
 def test_every_head_answers_as_keras_does_under_its_own_name(name: ArtifactName, exported: Callable) -> None:
-    one = mixed()
-    with open_runner(exported(name), name.format) as runner:
+    # 16 bits lack the operator that brings an embedding to its length, see the test after this one.
+    heads = tuple(head for head in TASKS if head != "near" or name.precision != "int16x8")
+    one = mixed(heads)
+    with open_runner(exported(name, heads), name.format) as runner:
         answers = runner.predict(one.images)
     limits = CEILINGS[name.precision]
     for head, expected in one.reference.items():
@@ -87,6 +90,11 @@ def test_every_head_answers_as_keras_does_under_its_own_name(name: ArtifactName,
     for head in ALIKE:
         apart = {other: np.abs(answers[head] - one.reference[other]).max() for other in ALIKE}
         assert min(apart, key=apart.get) == head and sorted(apart.values())[1] > 0.5
+
+
+def test_an_embedding_in_16_bits_is_refused_in_the_user_s_words(exported: Callable) -> None:
+    with pytest.raises(InputError, match=r"TFLite in int16x8 cannot hold this model: .*L2_NORMALIZATION"):
+        exported(ArtifactName("tflite", "int16x8"))
 
 
 @pytest.mark.parametrize("heads", [("sort", "kind"), ("sure", "amounts", "kind"), tuple(TASKS)], ids=len)

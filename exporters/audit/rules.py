@@ -281,7 +281,7 @@ def spans(subject: Subject) -> list[str]:
 def _span_fault(name: str, quantisation: Quantisation | None, measured: tuple[tuple[float, float], ...]) -> list[str]:
     if quantisation is None or quantisation.dtype not in ("int8", "uint8", "int16") or not measured:
         return []
-    if quantisation.dtype == "int16":
+    if quantisation.dtype == "int16" and quantisation.offset is None:
         measured = tuple((-max(map(abs, span)), max(map(abs, span))) for span in measured)
     if _covers(quantisation, measured):
         return []

@@ -57,8 +57,8 @@ def rounding_of(layer: Layer, kernel: np.ndarray, contents: Contents) -> Roundin
     fine = any(dtype in contents.activations for dtype in ("int16", "uint16"))
     output_levels = 65_535 if fine else 255
     # Kernels in int8 whose layer gives floats: TFLite rounds what comes in while it runs. TF.js, which stores uint8, does not,
-    # nor does a graph that brings its kernels back to floats itself.
-    on_the_fly = layer.kernel.dtype == "int8" and not output_step and "DequantizeLinear" not in contents.operators
+    # and ONNX, which has an opset, has operators of their own for it.
+    on_the_fly = layer.kernel.dtype == "int8" and not output_step and contents.opset is None
     return Rounding(
         kernel_step=_kernel_step(kernel, layer.kind, _LEVELS.get(dtype, 0), per_tensor),
         relative=max(_RELATIVE.get(layer.kernel.dtype, 0.0), _SINGLE * float(np.sqrt(terms))),
