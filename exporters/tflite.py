@@ -66,20 +66,19 @@ def export(
         InputError: `int8` or `int16x8` without calibration images, or the model has operators that TFLite lacks.
         CutpointError: the input scale of `int8` did not come out as 1.0.
     """
-    if variant == BATCH1:
-        with tempfile.TemporaryDirectory() as work:
-            fixed = write_with_batch(saved_model_dir, 1, Path(work) / "fixed")
-            content = _converted(fixed, card, precision, as_inputs(calibration_images), floats=False)
-    else:
-        content = _converted(
-            saved_model_dir, card, precision, as_inputs(calibration_images), floats=variant == FLOAT_IO
-        )
+    inputs, floats = as_inputs(calibration_images), variant == FLOAT_IO
+    with tempfile.TemporaryDirectory() as work:
+        # What is measured beside the conversion is measured on many pictures at once.
+        traced = write_with_batch(saved_model_dir, 1, Path(work) / "fixed") if variant == BATCH1 else saved_model_dir
+        content = _converted(traced, saved_model_dir, card, precision, inputs, floats=floats)
     (out / MODEL_FILE).write_bytes(with_metadata(content, card))
 
 
-def _converted(saved_model_dir: Path, card: Card, precision: str, inputs: Inputs, *, floats: bool) -> bytes:
-    """Return the model; with `floats`, `int8` takes and gives float32 too."""
-    converter = _converter(saved_model_dir, card)
+def _converted(
+    traced: Path, saved_model_dir: Path, card: Card, precision: str, inputs: Inputs, *, floats: bool
+) -> bytes:
+    """Return the model of what is `traced`; with `floats`, `int8` takes and gives float32 too."""
+    converter = _converter(traced, card)
     if precision != "float32":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if precision == "float16":
@@ -91,7 +90,7 @@ def _converted(saved_model_dir: Path, card: Card, precision: str, inputs: Inputs
     try:
         content = converter.convert()
         if precision == "float16" and _measured(card):
-            plain = _converter(saved_model_dir, card).convert()
+            plain = _converter(traced, card).convert()
             content = widen_outputs(content, plain, _measured(card))
     except ConverterError as fault:
         raise unsupported("TFLite", saved_model_dir, fault) from fault
@@ -101,10 +100,10 @@ def _converted(saved_model_dir: Path, card: Card, precision: str, inputs: Inputs
             raise
         raise unsupported(f"TFLite in {precision}", saved_model_dir, fault) from fault
     if precision in WHOLE_NUMBERS:
-        floats = floats or precision != "int8"
-        content = settle_outputs(content, card, _column_ranges(saved_model_dir, card, inputs), floats=floats)
+        ranges = _column_ranges(saved_model_dir, card, inputs)
+        content = settle_outputs(content, card, ranges, floats=floats or precision != "int8")
     if card.columns:
-        content = prepend_encoder(content, _from_signature(saved_model_dir, ENCODER).convert())
+        content = prepend_encoder(content, _from_signature(traced, ENCODER).convert())
     if precision == "int8" and not floats:
         _check_input_scale(content)
     return content

@@ -10,12 +10,13 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 
 from exporters.audit.auditing import audit, read_contents
-from exporters.contract import BATCH1, FORMATS, ArtifactName, Card, parse_formats
+from exporters.contract import BATCH1, CEILINGS, FORMATS, ArtifactName, Card, parse_formats
 from exporters.export import export_artifact
 from exporters.golden import read_golden, read_manifest
+from exporters.inference import InferenceModels
 from exporters.runtimes import open_runner
 from exporters.verification import verify_artifact, verify_folder
-from tests import small_models
+from tests import column_models, small_models
 
 # One of each kind of file: what differs between further precisions is tested with the plain artifacts.
 MADE = (
@@ -106,6 +107,22 @@ def test_whole_numbers_with_float_io_take_raw_pixels_and_answer_as_without(out: 
             answers.append(runner.predict(one.images))
     for head in one.reference:
         np.testing.assert_allclose(answers[1][head], answers[0][head], atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["tflite-int8-batch1", "tflite-int8-float_io", "onnx-int8-batch1"])
+def test_variants_of_a_model_with_columns_and_a_regression(name: str, tmp_path: Path) -> None:
+    """Beside the conversion, ranges and encoded columns are measured, on more pictures than one at once."""
+    one, (parsed,) = column_models.with_columns(), parse_formats([name])
+    models = InferenceModels(one.model, small_models.CUT, one.calibration, tmp_path, features_everywhere=False)
+    saved, precision = models.saved_model(parsed.precision), parsed.precision
+    folder = export_artifact(parsed, saved, one.card, tmp_path / "artifacts", one.calibration)
+    found = audit(folder, parsed, Card.read(folder / "card.json"), models.weight_set(precision))
+    assert (found["status"], found["reason"]) == ("verified", "")
+    with open_runner(folder, parsed.format) as runner:
+        answers = runner.predict(one.inputs[:24])
+    off = np.abs(answers["price"] - one.reference["price"][:24]) / one.truth["price"].std(0)
+    assert off.max() <= CEILINGS[precision].worst_relative_error
+    assert (answers["texture"].argmax(1) == one.reference["texture"][:24].argmax(1)).mean() > 0.9
 
 
 @pytest.mark.parametrize("name", ["tflite-int8-batch1", "onnx-float32-batch1"])
