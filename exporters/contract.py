@@ -226,7 +226,7 @@ def _output_from_json(data: Mapping[str, Any]) -> Output:
 
 @dataclasses.dataclass(frozen=True)
 class Runtime:
-    """Where an artifact of a format is run: `runner` is `module:class`, a context manager over an artifact folder.
+    """Where an artifact of a format is run: `runner` is `module:class`, or a function, of a context manager over its folder.
 
     `images` is the most that it is given, the first ones of the golden set; 0 gives all: slow runtimes get a sample.
     `browser` says that it runs in a Chromium, which not every machine has.
@@ -253,7 +253,7 @@ class Format:
     `exporter` is `module:function`, called as `export(saved_model_dir, card, out, *, precision, calibration_images)`, with
     `variant` besides where one is asked for; `runner` is `module:class`, a context manager over an artifact folder;
     `precisions` lists what it can hold, the first being what an unadorned format name adds first, and `on_request` those
-    of them that such a name does not add; `variants` is variant -> the precisions that can be made so, which is done
+    of them that such a name does not add, but where it would add none; `variants` is variant -> the precisions that can be made so, which is done
     only where a name says so; `file` is the file that stands for the artifact;
     `backends` are what its runner can compute with; `integer_precisions` take uint8 pixels and answer classifications in
     uint8; `needs` names a program that its runner starts; `runtimes` are all in which its artifacts are judged, the
@@ -331,6 +331,26 @@ FORMATS: dict[str, Format] = {
         tap="exporters.layers.onnx:activations",
         opset=17,
         variants={BATCH1: ("float32", "float16", "dynamic_int8", "int8")},
+    ),
+    "tfjs_layers": Format(
+        exporter="exporters.tfjs_layers:export",
+        runner="exporters.runners.tfjs:layers_runner",
+        precisions=("float32",),
+        file="model.json",
+        backends=("wasm", "cpu"),
+        runtimes=(
+            Runtime("tfjs-node", "exporters.runners.tfjs:layers_runner", "wasm"),
+            Runtime("tfjs-node", "exporters.runners.tfjs:layers_runner", "cpu", SAMPLE),
+            Runtime("tfjs-chromium", "exporters.runners.chromium:layers_chromium_runner", "wasm", browser=True),
+            Runtime(
+                "tfjs-chromium", "exporters.runners.chromium:layers_chromium_runner", "webgl", SAMPLE, browser=True
+            ),
+        ),
+        reader="exporters.audit.tfjs_layers:read",
+        tap="exporters.layers.tfjs_layers:activations",
+        needs="node",
+        carries_features=True,
+        on_request=("float32",),
     ),
 }
 
@@ -454,7 +474,8 @@ def _named(name: str) -> list[ArtifactName]:
         raise InputError(f"There is no format '{format_name}'.", nearest(format_name, FORMATS), mend)
     row = FORMATS[format_name]
     if not rest:
-        return [ArtifactName(format_name, each) for each in row.precisions if each not in row.on_request]
+        usual = [each for each in row.precisions if each not in row.on_request] or row.precisions
+        return [ArtifactName(format_name, each) for each in usual]
     if precision not in row.precisions:
         what = f"The format '{format_name}' has no precision '{precision}'."
         raise InputError(what, f"one of {', '.join(row.precisions)}", mend)
@@ -463,6 +484,11 @@ def _named(name: str) -> list[ArtifactName]:
         expected = " or ".join(str(ArtifactName(format_name, precision, each)) for each in ("", *known))
         raise InputError(f"There is no variant '{variant}' of {format_name}-{precision}.", expected, mend)
     return [ArtifactName(format_name, precision, variant)]
+
+
+def usual_formats() -> tuple[str, ...]:
+    """Return the formats that are exported where none is named: not those that hold some models only, all on request."""
+    return tuple(name for name, row in FORMATS.items() if set(row.on_request) < set(row.precisions))
 
 
 def variants_of(format_name: str, precision: str) -> tuple[str, ...]:

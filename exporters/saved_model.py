@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from exporters.contract import COLUMNS_ENCODED, COLUMNS_NAME, FEATURES_NAME, INPUT_NAME
+from exporters.keras_model import write_keras_model
 
 SERVING = "serving_default"
 WITH_FEATURES = "with_features"
@@ -32,7 +33,7 @@ def write_saved_model(
     Returns:
         `folder`, with the signatures `serving_default` (the heads) and, with a cut, `with_features` (heads and features);
         of a model with columns also `encoder` (`columns` -> `columns_encoded`) and `body` (`image` and `columns_encoded` ->
-        what `serving_default` gives).
+        what `serving_default` gives). The Keras model lies beside them, see `keras_model.read_keras_model`.
     """
     carried = {FEATURES_NAME: cut} if isinstance(cut, str) else dict(cut or {})
     archive = keras.export.ExportArchive()
@@ -52,6 +53,7 @@ def write_saved_model(
         _add_endpoint(archive, ENCODER, encoder, COLUMNS_NAME)
         _add_endpoint(archive, BODY, body, INPUT_NAME, COLUMNS_ENCODED)
     archive.write_out(str(folder), verbose=False)
+    write_keras_model(model, carried, folder)
     return folder
 
 

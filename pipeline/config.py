@@ -22,6 +22,7 @@ from exporters.contract import (
     check_runtimes,
     is_features_name,
     parse_formats,
+    usual_formats,
 )
 from exporters.errors import InputError, nearest
 from exporters.pixels import check_resize
@@ -180,7 +181,7 @@ class AugmentationSection(Section):
 class ExportSection(Section):
     """`[export]`: `formats` are names such as `tfjs` or `tfjs-float16`; `auxiliary` exports auxiliary heads too."""
 
-    formats: tuple[str, ...] = ("tfjs", "tflite", "onnx")
+    formats: tuple[str, ...] = usual_formats()
     calibration_images: Positive = 200
     features: bool = False
     auxiliary: bool = False

@@ -12,7 +12,7 @@ from commands import cutpoint
 from PIL import Image
 from random_backbones import COLORS, pictures, settle
 
-from exporters.contract import FORMATS, every_runtime, parse_formats
+from exporters.contract import every_runtime, parse_formats, usual_formats
 from exporters.golden import read_golden, read_manifest
 from exporters.measures import spread
 from exporters.runtimes import open_runtime
@@ -38,7 +38,7 @@ WIDE = ("vgg16", "densenet121", "convnext_tiny")
 LEAST_PX = 64
 PICTURES = {"train": 80, "val": 20, "test": 40}
 SETTLING_IMAGES = 24
-EVERY_ARTIFACT = {str(name) for name in parse_formats(list(FORMATS))}
+EVERY_ARTIFACT = {str(name) for name in parse_formats(list(usual_formats()))}
 # What computes in plain loops takes a hundred times as long as what is shipped, for every artifact anew. The kernels are the same
 # for all widths of weights: of large networks these artifacts are judged there, on so many pictures.
 PLAIN_LOOPS = {"tfjs-node/cpu": ("tfjs-float32",), "litert/reference": ("tflite-float32", "tflite-int8")}

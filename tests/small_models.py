@@ -14,7 +14,17 @@ import keras
 import numpy as np
 from PIL import Image
 
-from exporters.contract import CEILINGS, FORMATS, WHOLE_NUMBERS, ArtifactName, Backbone, Card, Output, Resize
+from exporters.contract import (
+    CEILINGS,
+    FORMATS,
+    WHOLE_NUMBERS,
+    ArtifactName,
+    Backbone,
+    Card,
+    Output,
+    Resize,
+    usual_formats,
+)
 from exporters.export import export_artifact
 from exporters.fingerprints import write_fingerprints
 from exporters.golden import FEATURES_IMAGES, GoldenSet, write_golden, write_manifest
@@ -44,7 +54,10 @@ CARD = Card(
 )
 GOLDEN_IMAGES = 240
 CALIBRATION_IMAGES = 48
-EVERY_ARTIFACT = tuple(ArtifactName(name, precision) for name, row in FORMATS.items() for precision in row.precisions)
+# Of those formats that hold every model.
+EVERY_ARTIFACT = tuple(
+    ArtifactName(name, precision) for name in usual_formats() for precision in FORMATS[name].precisions
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,6 +22,7 @@ from exporters.contract import (
     Output,
     Resize,
     parse_formats,
+    usual_formats,
 )
 from exporters.errors import InputError
 
@@ -118,11 +119,18 @@ def test_a_card_that_cannot_be_read_is_an_input_error(content: bytes | None, tmp
 
 def test_a_format_alone_means_all_its_precisions_but_those_on_request() -> None:
     for name, row in FORMATS.items():
-        usual = [precision for precision in row.precisions if precision not in row.on_request]
+        usual = [precision for precision in row.precisions if precision not in row.on_request] or row.precisions
         assert parse_formats([name]) == tuple(ArtifactName(name, precision) for precision in usual)
         assert "float32" in usual
         for precision in row.on_request:
             assert parse_formats([f"{name}-{precision}"]) == (ArtifactName(name, precision),)
+
+
+def test_what_holds_some_models_only_is_asked_for_by_its_own_name() -> None:
+    assert set(FORMATS) - set(usual_formats()) == {"tfjs_layers"}
+    layers = (ArtifactName("tfjs_layers", "float32"),)
+    assert not set(layers) & set(parse_formats(["tfjs"]))
+    assert parse_formats(["tfjs_layers"]) == parse_formats(["tfjs_layers-float32"]) == layers
 
 
 def test_formats_come_in_the_order_of_the_table_and_once() -> None:
@@ -171,19 +179,19 @@ def test_every_format_has_an_exporter_with_the_common_signature(name: str) -> No
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_every_format_has_a_runner_that_is_a_context_manager(name: str, tmp_path: Path) -> None:
-    runner_class = attribute_of(FORMATS[name].runner)
-    for method in ("__enter__", "__exit__", "predict", "time_one"):
-        assert callable(getattr(runner_class, method))
+    make = attribute_of(FORMATS[name].runner)
     for backend in FORMATS[name].backends:
-        runner = runner_class(tmp_path, backend=backend, threads=1)
+        runner = make(tmp_path, backend=backend, threads=1)
         assert runner.name and runner.backend == backend
+        for method in ("__enter__", "__exit__", "predict", "time_one"):
+            assert callable(getattr(runner, method))
 
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_every_precision_has_limits(name: str) -> None:
     row = FORMATS[name]
     assert set(row.precisions) <= set(CEILINGS)
-    assert set(row.integer_precisions) <= set(row.precisions) and set(row.on_request) < set(row.precisions)
+    assert set(row.integer_precisions) <= set(row.precisions) and set(row.on_request) <= set(row.precisions)
     assert all(set(precisions) <= set(row.precisions) for precisions in row.variants.values())
     assert row.precisions[0] == "float32" and row.file and row.backends
 

@@ -155,7 +155,7 @@ def test_tfjs_carries_the_cut_point_s_features(out: Path, one: small_models.Smal
     np.testing.assert_allclose(found, features, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", [each for each in FLOAT32 if each.format != "tfjs"], ids=str)
+@pytest.mark.parametrize("name", [each for each in FLOAT32 if not FORMATS[each.format].carries_features], ids=str)
 def test_the_others_carry_features_when_asked(
     name: ArtifactName, with_features: Path, one: small_models.Small, features: np.ndarray, tmp_path: Path
 ) -> None:

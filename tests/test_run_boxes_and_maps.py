@@ -11,7 +11,7 @@ import pytest
 from commands import Outcome, cutpoint
 from figures import LABELS, write_figures
 
-from exporters.contract import FORMATS, UNKNOWN_PIXEL, parse_formats
+from exporters.contract import UNKNOWN_PIXEL, parse_formats, usual_formats
 from exporters.overlaps import box_iou
 
 CONFIG = """
@@ -139,9 +139,9 @@ def test_a_bad_cell_ends_with_one_message(small: tuple[Outcome, Path], tmp_path:
 
 @pytest.mark.slow
 def test_all_formats_verify(tmp_path: Path) -> None:
-    ended, out = run(tmp_path, 500, side=96, formats=list(FORMATS))
+    ended, out = run(tmp_path, 500, side=96, formats=list(usual_formats()))
     found = statuses(out)
-    assert len({artifact for artifact, _, _ in found}) == len(parse_formats(list(FORMATS)))
+    assert len({artifact for artifact, _, _ in found}) == len(parse_formats(list(usual_formats())))
     assert {key: each for key, each in found.items() if each[0] != "verified"} == {}
     measures = report_of(out)["reference"]["measures"]
     assert measures["place"]["mean_iou"] > 0.75 and measures["outline"]["mean_iou"] > 0.9

@@ -28,8 +28,15 @@ async function bytesOf(path) {
   return response.arrayBuffer();
 }
 
-/** TF.js: the graph model, read by the code that the demo page uses. */
-async function openTfjs({ backend, threads }) {
+/** TF.js's layers model: its layers come only where they are needed. */
+async function loadLayers(tf, read) {
+  const layers = await import("@tensorflow/tfjs-layers");
+  const { loadLayersArtifact } = await import("./layers_model.js");
+  return loadLayersArtifact(tf, layers, read);
+}
+
+/** TF.js: the graph model, read by the code that the demo page uses, or the layers model. */
+async function openTfjs({ backend, threads, format }) {
   const core = await import("@tensorflow/tfjs-core");
   const { loadGraphModel } = await import("@tensorflow/tfjs-converter");
   core.enableProdMode();
@@ -44,7 +51,8 @@ async function openTfjs({ backend, threads }) {
     return { missing: `TF.js's backend '${backend}' cannot be started` };
   }
   const tf = { ...core, loadGraphModel };
-  const model = await loadArtifact(tf, (path) => bytesOf(`artifact/${path}`));
+  const load = format === "tfjs_layers" ? loadLayers : loadArtifact;
+  const model = await load(tf, (path) => bytesOf(`artifact/${path}`));
   const outputs = [...outputNodes(model).keys()];
   return {
     version: core.version_core,
@@ -126,7 +134,7 @@ async function openLitert({ backend, signature }) {
   };
 }
 
-const OPENERS = { tfjs: openTfjs, onnx: openOnnx, tflite: openLitert };
+const OPENERS = { tfjs: openTfjs, tfjs_layers: openTfjs, onnx: openOnnx, tflite: openLitert };
 
 /** The images at an address, with their columns: see `imagesOf`. */
 const imagesAt = async ({ path, ...told }) => imagesOf(await bytesOf(path), told);

@@ -57,17 +57,19 @@ export function fetchBeside(url) {
 }
 
 /**
- * Load a TF.js graph model with its weights.
+ * Read the files of a TF.js model.
  *
  * @param {any} tf  TensorFlow.js
  * @param {(path: string) => Promise<ArrayBuffer>} read  gives the bytes of a file that lies beside model.json
- * @returns {Promise<any>} a `tf.GraphModel`
- * @throws {Error} where model.json is no graph model, a shard is missing, or the weights are not as long as it says
+ * @param {"graph-model" | "layers-model"} format  what it must be
+ * @returns {Promise<any>} `tf.io.ModelArtifacts`
+ * @throws {Error} where model.json is of another format, a shard is missing, or the weights are not as long as it says
  */
-export async function loadArtifact(tf, read) {
+export async function readArtifacts(tf, read, format) {
   const json = JSON.parse(new TextDecoder().decode(await read("model.json")));
-  if (json?.format !== "graph-model" || !json.modelTopology || !Array.isArray(json.weightsManifest)) {
-    throw new Error(`model.json is not a TF.js graph model with a weights manifest (format: ${json?.format}).`);
+  if (json?.format !== format || !json.modelTopology || !Array.isArray(json.weightsManifest)) {
+    const wanted = format.replace("-", " ");
+    throw new Error(`model.json is not a TF.js ${wanted} with a weights manifest (format: ${json?.format}).`);
   }
   const loadWeights = async (manifest) => {
     const shards = await Promise.all(manifest.flatMap((group) => group.paths).map(read));
@@ -78,7 +80,19 @@ export async function loadArtifact(tf, read) {
     }
     return [manifest.flatMap((group) => group.weights), tf.io.concatenateArrayBuffers(shards)];
   };
-  const artifacts = await tf.io.getModelArtifactsForJSON(json, loadWeights);
+  return tf.io.getModelArtifactsForJSON(json, loadWeights);
+}
+
+/**
+ * Load a TF.js graph model with its weights.
+ *
+ * @param {any} tf  TensorFlow.js
+ * @param {(path: string) => Promise<ArrayBuffer>} read  gives the bytes of a file that lies beside model.json
+ * @returns {Promise<any>} a `tf.GraphModel`
+ * @throws {Error} where `readArtifacts` does, or the model cannot be loaded
+ */
+export async function loadArtifact(tf, read) {
+  const artifacts = await readArtifacts(tf, read, "graph-model");
   return tf.loadGraphModel({ load: async () => artifacts });
 }
 

@@ -1,7 +1,7 @@
 /**
  * TF.js under Node for `exporters.runners.tfjs`: loads an artifact, then answers requests until its input closes.
  *
- *     node runner.mjs FOLDER BACKEND
+ *     node runner.mjs FOLDER BACKEND [graph-model | layers-model]
  *
  * A message, either way, is the length of a JSON header (4 bytes, little-endian), the header, and as many raw bytes as
  * its `bytes` says. The first answer tells of the loading, then one comes for each request:
@@ -65,19 +65,26 @@ function send(header, arrays = []) {
   return new Promise((resolve) => process.stdout.write(Buffer.concat([length, text, ...payload]), resolve));
 }
 
+/** Load what the folder holds; TF.js's layers come only where they are needed. */
+async function load(format, read) {
+  if (format !== "layers-model") return loadArtifact(tf, read);
+  const [layers, { loadLayersArtifact }] = await Promise.all([import("@tensorflow/tfjs-layers"), import("./layers_model.js")]);
+  return loadLayersArtifact(tf, layers, read);
+}
+
 /** Load the artifact on the backend that is asked for; no other backend stands in for it. */
-async function open(folder, backend) {
+async function open(folder, backend, format) {
   core.enableProdMode();
   setWasmPaths(dirname(fileURLToPath(import.meta.url)) + sep);
   if (!(await core.setBackend(backend))) throw new Error(`The TF.js backend '${backend}' could not be started.`);
-  const model = await loadArtifact(tf, async (path) => new Uint8Array(await readFile(join(folder, path))).buffer);
+  const model = await load(format, async (path) => new Uint8Array(await readFile(join(folder, path))).buffer);
   const names = { input_names: model.inputNodes, output_names: [...outputNodes(model).keys()] };
   await send({ version: core.version_core, backend: core.getBackend(), ...names });
   return model;
 }
 
 
-/** What nodes of the graph give, inner ones too, by name in the order that is asked for. */
+/** What nodes of the graph, or layers, give, inner ones too, by name in the order that is asked for. */
 async function valuesOf(model, images, nodes) {
   const inputs = inputTensors(core, model, images);
   let tensors = [];
@@ -115,10 +122,10 @@ async function answer(model, header, payload) {
 const saying = (fault) => ({ error: String(fault?.message ?? fault) });
 
 /** Load, then serve; a model that does not load ends the process after saying why. */
-async function main([folder, backend]) {
+async function main([folder, backend, format]) {
   let model;
   try {
-    model = await open(folder, backend);
+    model = await open(folder, backend, format);
   } catch (fault) {
     return send(saying(fault));
   }

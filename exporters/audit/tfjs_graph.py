@@ -109,7 +109,7 @@ def load(folder: Path) -> Graph:
     functions = topology.get("library", {}).get("function", [])
     inner = [_node(each, "op") for function in functions for each in function.get("nodeDef", [])]
     inner += [_node(each) for each in (model.get("modelInitializer") or {}).get("node", [])]
-    stored, whole = _weights(folder, model["weightsManifest"])
+    stored, whole = read_weights(folder, model["weightsManifest"])
     reals, origins, parameters = _resolve(nodes, stored, whole)
     signature = model["signature"]
     keys = (model.get("userDefinedMetadata") or {}).get("structuredOutputKeys")
@@ -148,8 +148,8 @@ def _ordered(nodes: list[Node]) -> tuple[Node, ...]:
     return tuple(nodes[index] for index in in_order([[positions[each] for each in node.inputs] for node in nodes]))
 
 
-def _weights(folder: Path, manifest: list[Mapping[str, Any]]) -> tuple[dict[str, Constant], set[str]]:
-    """Return the stored reals, name -> constant, and the names of all other weights."""
+def read_weights(folder: Path, manifest: list[Mapping[str, Any]]) -> tuple[dict[str, Constant], set[str]]:
+    """Return the stored reals of a weights manifest, name -> constant, and the names of all other weights."""
     reals: dict[str, Constant] = {}
     others: set[str] = set()
     for group in manifest:

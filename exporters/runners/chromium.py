@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 
@@ -30,12 +31,13 @@ TFLITE_FILE = "model.tflite"
 
 
 class TfjsChromiumRunner:
-    """Answers of one TF.js graph model in Chromium, as a context manager.
+    """Answers of one TF.js model in Chromium, as a context manager.
 
     Args:
         folder: the artifact's folder, which holds `model.json` and its weight files.
         backend: `wasm`, or `webgl`, which is computed in software.
         threads: how many the backend `wasm` may use; None: one.
+        page_format: which of the page's openers loads it, `tfjs` for a graph model or `tfjs_layers`.
 
     Attributes:
         name: `tfjs-chromium`.
@@ -47,10 +49,14 @@ class TfjsChromiumRunner:
     name = "tfjs-chromium"
     input_dtype, input_scale = "float32", (1.0, 0)
 
-    def __init__(self, folder: Path, *, backend: str = "wasm", threads: int | None = None) -> None:
+    def __init__(
+        self, folder: Path, *, backend: str = "wasm", threads: int | None = None, page_format: str = "tfjs"
+    ) -> None:
         self.backend = check_backend("TF.js", backend, ("wasm", "webgl"))
         self.version = self.where = ""
-        self._artifact = PageArtifact(Path(folder), {"format": "tfjs", "backend": backend, "threads": threads or 1})
+        self._artifact = PageArtifact(
+            Path(folder), {"format": page_format, "backend": backend, "threads": threads or 1}
+        )
 
     def __enter__(self) -> TfjsChromiumRunner:
         """Load the model; raises NotVerifiedError without a browser, ParityError where TF.js cannot load it."""
@@ -71,6 +77,11 @@ class TfjsChromiumRunner:
     def time_one(self, one: np.ndarray | Inputs, repeats: int) -> list[float]:
         """Return the latency of one picture, (height, width, 3) or as `Inputs`, in ms, `repeats` times, after a warm-up."""
         return self._artifact.time_one(one, repeats)
+
+
+def layers_chromium_runner(folder: Path, **options: Any) -> TfjsChromiumRunner:
+    """Return the runner of a TF.js layers model, not yet entered; `options` as `TfjsChromiumRunner` takes them."""
+    return TfjsChromiumRunner(folder, page_format="tfjs_layers", **options)
 
 
 class OnnxWebRunner:

@@ -24,6 +24,7 @@ from exporters.inputs import Inputs, as_inputs, check_columns, input_names, one_
 BUNDLE = Path(__file__).parents[1] / "javascript" / "runner.mjs"
 OLDEST_NODE = 20
 BACKENDS = ("wasm", "cpu")
+GRAPH_MODEL, LAYERS_MODEL = "graph-model", "layers-model"
 BATCH = 16
 STOP_SECONDS = 5.0
 
@@ -55,13 +56,14 @@ def check_node(node: str) -> str:
 
 
 class TfjsRunner:
-    """A TF.js graph model that answers, as a context manager.
+    """A TF.js model that answers, as a context manager.
 
     Args:
         folder: holds model.json and its weight files.
         backend: `wasm` or `cpu`.
         threads: how many it may use; TF.js under Node uses one, whatever the number.
         node: the command that starts Node.
+        model_format: what model.json must hold, `graph-model` or `layers-model`.
 
     Attributes:
         name: `tfjs-node`.
@@ -73,7 +75,15 @@ class TfjsRunner:
 
     name = "tfjs-node"
 
-    def __init__(self, folder: Path, *, backend: str = "wasm", threads: int | None = None, node: str = "node") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        backend: str = "wasm",
+        threads: int | None = None,
+        node: str = "node",
+        model_format: str = GRAPH_MODEL,
+    ) -> None:
         if backend not in BACKENDS:
             raise InputError(f"TF.js under Node has no backend '{backend}'.", f"one of {', '.join(BACKENDS)}")
         self.folder = Path(folder)
@@ -83,6 +93,7 @@ class TfjsRunner:
         self.columns_name: str | None = None
         self.output_names: tuple[str, ...] = ()
         self._node = node
+        self._model_format = model_format
         self._process: subprocess.Popen[bytes] | None = None
         self._complaints: collections.deque[str] = collections.deque(maxlen=20)
         self._listener: threading.Thread | None = None
@@ -98,7 +109,13 @@ class TfjsRunner:
         if not BUNDLE.is_file():
             raise NotVerifiedError(f"TF.js cannot be run: {BUNDLE} is missing.", "the built Node runner", "make setup")
         self._process = subprocess.Popen(
-            [shutil.which(self._node) or self._node, str(BUNDLE), str(self.folder.resolve()), self.backend],
+            [
+                shutil.which(self._node) or self._node,
+                str(BUNDLE),
+                str(self.folder.resolve()),
+                self.backend,
+                self._model_format,
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -146,14 +163,14 @@ class TfjsRunner:
         return self._in_batches(self._checked(given), {"command": "predict", "outputs": wanted})
 
     def values_of(self, given: np.ndarray | Inputs, nodes: Sequence[str]) -> dict[str, np.ndarray]:
-        """Return what nodes of the graph give, inner ones too.
+        """Return what nodes of the graph, or layers of the layers model, give, inner ones too.
 
         Args:
             given: as `predict` takes it.
-            nodes: names of nodes, as model.json has them.
+            nodes: their names, as model.json has them.
 
         Returns:
-            float32 (N, ...) by node.
+            float32 (N, ...) by name.
 
         Raises:
             InputError: as `predict` raises it.
@@ -234,7 +251,7 @@ class TfjsRunner:
         if "error" in header:
             raise ParityError(
                 f"The TF.js model in {self.folder} {what} ({self.backend}): {header['error']}",
-                "a graph model that TF.js loads and runs",
+                f"a {self._model_format.replace('-', ' ')} that TF.js loads and runs",
                 "export it again",
             )
         return header, self._read(header["bytes"], what)
@@ -276,3 +293,8 @@ class TfjsRunner:
         self._listener.join()  # type: ignore[union-attr]
         for stream in (process.stdout, process.stderr):
             stream.close()  # type: ignore[union-attr]
+
+
+def layers_runner(folder: Path, **options: Any) -> TfjsRunner:
+    """Return the runner of a TF.js layers model, not yet entered; `options` as `TfjsRunner` takes them."""
+    return TfjsRunner(folder, model_format=LAYERS_MODEL, **options)
