@@ -253,8 +253,8 @@ class Format:
     `exporter` is `module:function`, called as `export(saved_model_dir, card, out, *, precision, calibration_images)`, with
     `variant` besides where one is asked for; `runner` is `module:class`, a context manager over an artifact folder;
     `precisions` lists what it can hold, the first being what an unadorned format name adds first, and `on_request` those
-    of them that such a name does not add, but where it would add none; `variants` is variant -> the precisions that can be made so, which is done
-    only where a name says so; `file` is the file that stands for the artifact;
+    of them that such a name does not add, but where it would add none; `variants` is variant -> the precisions that can
+    be made so, which is done only where a name says so; `file` is the file that stands for the artifact;
     `backends` are what its runner can compute with; `integer_precisions` take uint8 pixels and answer classifications in
     uint8; `needs` names a program that its runner starts; `runtimes` are all in which its artifacts are judged, the
     first being the one that judges the accuracy; `reader` is `module:function`, which tells what is inside an artifact

@@ -19,7 +19,7 @@ _LAYERS, _WEIGHTS, _FEATURES = "layers.json", "weights.npz", "features.json"
 def write_keras_model(model: keras.Model, features: Mapping[str, str], saved_model_dir: Path) -> None:
     """Write a model into its SavedModel's folder; `features` is name of an output -> layer whose feature map it carries."""
     folder = saved_model_dir / FOLDER
-    folder.mkdir()
+    folder.mkdir(parents=True)
     (folder / _LAYERS).write_text(model.to_json(), encoding="utf-8")
     (folder / _FEATURES).write_text(json.dumps(dict(features)), encoding="utf-8")
     np.savez(folder / _WEIGHTS, *model.get_weights())

@@ -67,7 +67,9 @@ def _automatic() -> tuple[set[Runtime], tuple[Mapping[str, str], ...]]:
     missing = _browser_missing()
     if missing is None:
         return set(every_runtime()), ()
-    told = tuple({"runtime": str(each), "reason": missing.what, "mend": missing.mend} for each in browsers)
+    # A runtime may be that of several formats.
+    names = dict.fromkeys(str(each) for each in browsers)
+    told = tuple({"runtime": name, "reason": missing.what, "mend": missing.mend} for name in names)
     return {each for each in every_runtime() if not each.browser}, told
 
 

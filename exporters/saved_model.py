@@ -36,6 +36,8 @@ def write_saved_model(
         what `serving_default` gives). The Keras model lies beside them, see `keras_model.read_keras_model`.
     """
     carried = {FEATURES_NAME: cut} if isinstance(cut, str) else dict(cut or {})
+    # First, because a part of a model, such as `body`, can only be made at the cost of the whole's description.
+    write_keras_model(model, carried, folder)
     archive = keras.export.ExportArchive()
     archive.track(model)
     served = model
@@ -53,7 +55,6 @@ def write_saved_model(
         _add_endpoint(archive, ENCODER, encoder, COLUMNS_NAME)
         _add_endpoint(archive, BODY, body, INPUT_NAME, COLUMNS_ENCODED)
     archive.write_out(str(folder), verbose=False)
-    write_keras_model(model, carried, folder)
     return folder
 
 

@@ -25,6 +25,8 @@ from exporters.folding import fold
 from exporters.golden import write_manifest
 from exporters.inference import InferenceModels
 from exporters.keras_model import read_keras_model
+from exporters.layers.reference import reference_of
+from exporters.layers.tracing import trace_artifact
 from exporters.papers import artifact_card
 from exporters.prediction import predict_pictures
 from exporters.runners.chromium import close_session
@@ -131,6 +133,20 @@ def test_it_answers_in_a_browser(backend: str, artifact: Path, one: small_models
     for name, values in answers.items():
         np.testing.assert_allclose(values, one.reference[name][:6], rtol=0, atol=1e-4)
     close_session()
+
+
+def test_layers_are_traced_and_the_first_wrong_one_is_named(
+    artifact: Path, one: small_models.Small, tmp_path: Path
+) -> None:
+    against = reference_of(one.model)
+    good = trace_artifact(artifact, NAME.format, one.images[:8], against)
+    assert (good["status"], good["first_off"], good["reason"]) == ("traced", None, "")
+    assert [row["name"] for row in good["rows"]][:3] == ["first", "deep", "point"]
+    assert all(row["snr_db"] > 80 for row in good["rows"])
+    bad = Path(shutil.copytree(artifact, tmp_path / "bad"))
+    relu_for_relu6(bad)
+    edited(bad, lambda model: entry_of(model, "point")["config"].update(activation="tanh"))
+    assert trace_artifact(bad, NAME.format, one.images[:8], against)["first_off"] == "point"
 
 
 def test_pictures_are_answered(out: Path, one: small_models.Small) -> None:
