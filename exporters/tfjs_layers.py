@@ -49,46 +49,46 @@ def export(
         InputError: a layer that TF.js lacks, or would compute otherwise; the error names it.
     """
     model, features = read_keras_model(saved_model_dir)
-    layers = _Layers(graph_of(model), _wanted_names(model, card, features), {*named_outputs(model), *card.cut})
-    outputs = {name: layers.place_of(value) for name, value in sorted(named_outputs(model).items())}
+    heads = named_outputs(model)
+    layers = _Layers(graph_of(model), _wanted_names(model, card, features), {*heads, *card.cut})
+    outputs = {name: layers.place_of(value) for name, value in sorted(heads.items())}
     outputs = {name: call if call[0] == name else layers.alias(name, call) for name, call in outputs.items()}
     _check_order(layers.entries)
-    weights = [(f"{layer}/{name}", values) for layer, each in layers.weights.items() for name, values in each]
-    shards = _write_shards(b"".join(np.asarray(values, "<f4").tobytes() for _, values in weights), out)
-    ends = {**named_outputs(model), **{name: model.get_layer(layer).output for name, layer in features.items()}}
-    places = {**outputs, **{name: layers.place_of(ends[name]) for name in features}}
+    maps = {name: model.get_layer(layer).output for name, layer in features.items()}
     described = {
         "format": FORMAT,
         "generatedBy": f"keras v{keras.__version__}",
         "convertedBy": "cutpoint",
-        "modelTopology": {
-            "keras_version": keras.__version__,
-            "backend": "tensorflow",
-            "model_config": {
-                "class_name": "Functional",
-                "config": {
-                    "name": model.name,
-                    "layers": layers.entries,
-                    "input_layers": [[*layers.place_of(each), 0] for each in model.inputs],
-                    "output_layers": [[*call, 0] for call in outputs.values()],
-                },
-            },
-        },
-        "weightsManifest": [
-            {
-                "paths": shards,
-                "weights": [{"name": name, "shape": values.shape, "dtype": "float32"} for name, values in weights],
-            }
-        ],
+        "modelTopology": _topology(model, layers, list(outputs.values())),
+        "weightsManifest": _write_weights(layers, out),
         # What a graph model has too: public name -> the layer behind it, so that readers find the features.
         "signature": {
-            "inputs": {name: _tensor(name, each.shape) for each in model.inputs for name in [layers.place_of(each)[0]]},
-            "outputs": {name: _tensor(places[name][0], ends[name].shape) for name in sorted(places)},
+            "inputs": {name: _tensor(name, each.shape) for each in model.inputs for name, _ in [layers.place_of(each)]},
+            "outputs": {
+                **{name: _tensor(outputs[name][0], heads[name].shape) for name in outputs},
+                **{name: _tensor(layers.place_of(each)[0], each.shape) for name, each in maps.items()},
+            },
         },
         "userDefinedMetadata": {"card": card.to_json()},
     }
-    text = json.dumps(described, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    text = json.dumps(described, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=_as_list)
     (out / MODEL_FILE).write_text(text, encoding="utf-8")
+
+
+def _as_list(value: Any) -> Any:
+    """Return a number or an array of numpy, as settings may hold, in JSON's own types."""
+    return np.asarray(value).tolist()
+
+
+def _topology(model: keras.Model, layers: _Layers, outputs: Sequence[Call]) -> dict[str, Any]:
+    config = {
+        "name": model.name,
+        "layers": layers.entries,
+        "input_layers": [[*layers.place_of(each), 0] for each in model.inputs],
+        "output_layers": [[*call, 0] for call in outputs],
+    }
+    described = {"class_name": "Functional", "config": config}
+    return {"keras_version": keras.__version__, "backend": "tensorflow", "model_config": described}
 
 
 def _tensor(layer: str, shape: Sequence[int | None]) -> dict[str, Any]:
@@ -205,9 +205,13 @@ def _check_order(entries: Sequence[Mapping[str, Any]]) -> None:
                     made[name] += 1
 
 
-def _write_shards(data: bytes, out: Path) -> list[str]:
+def _write_weights(layers: _Layers, out: Path) -> list[dict[str, Any]]:
+    """Write the weight files; returns the weights manifest."""
+    weights = [(f"{layer}/{name}", values) for layer, each in layers.weights.items() for name, values in each]
+    data = b"".join(np.asarray(values, "<f4").tobytes() for _, values in weights)
     parts = [data[start : start + SHARD_BYTES] for start in range(0, len(data), SHARD_BYTES)]
-    names = [f"group1-shard{number}of{len(parts)}.bin" for number in range(1, len(parts) + 1)]
-    for name, part in zip(names, parts, strict=True):
-        (out / name).write_bytes(part)
-    return names
+    paths = [f"group1-shard{number}of{len(parts)}.bin" for number in range(1, len(parts) + 1)]
+    for path, part in zip(paths, parts, strict=True):
+        (out / path).write_bytes(part)
+    described = [{"name": name, "shape": values.shape, "dtype": "float32"} for name, values in weights]
+    return [{"paths": paths, "weights": described}]
