@@ -128,14 +128,23 @@ def can_correct(model: keras.Model) -> bool:
     return inputs and not several and not any(isinstance(each, keras.Model) for each in calls)
 
 
+def working_bytes(model: keras.Model) -> int:
+    """Return about how many bytes `correct` takes for what a layer of a model takes and gives."""
+    return _images_for(model) * _bytes_per_image(model)
+
+
 def _images_for(model: keras.Model) -> int:
     """Return how many images a model's largest layer leaves room for."""
+    return int(np.clip(MOST_BYTES // _bytes_per_image(model), LEAST_IMAGES, IMAGES))
+
+
+def _bytes_per_image(model: keras.Model) -> int:
     largest = 1
     for node in calls_of(model):
         sizes = [int(np.prod([size or 1 for size in each.shape])) for each in (*node.input_tensors, *node.outputs)]
         largest = max(largest, sum(sizes))
     # Two sides, in float32, once as a tensor and once as an array.
-    return int(np.clip(MOST_BYTES // (largest * 4 * 4), LEAST_IMAGES, IMAGES))
+    return largest * 4 * 4
 
 
 def is_weighted(layer: keras.layers.Layer) -> bool:

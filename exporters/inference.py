@@ -13,7 +13,7 @@ from exporters.calibration import with_full_range
 from exporters.cloning import leaves, set_weights
 from exporters.columns_ranges import fit_to_features
 from exporters.contract import WHOLE_NUMBERS, features_names
-from exporters.correction import GRIDS, can_correct, correct
+from exporters.correction import GRIDS, can_correct, correct, working_bytes
 from exporters.equalisation import equalise
 from exporters.errors import CutpointError, InputError
 from exporters.fingerprinting import weight_set
@@ -49,6 +49,7 @@ class InferenceModels:
         features_everywhere: whether every format gives the features too.
         selection: pictures of the validation split, by which is chosen how a precision is made, where there are ways; without
             any, the first way is taken.
+        check: whether the folded model is compared with the given one.
     """
 
     def __init__(
@@ -60,12 +61,14 @@ class InferenceModels:
         *,
         features_everywhere: bool,
         selection: Inputs | None = None,
+        check: bool = True,
     ) -> None:
         cuts = (cut,) if isinstance(cut, str) else tuple(cut or ())
         inputs = as_inputs(calibration_images)
         check_inputs(model, inputs)
         folded = fold(model, list(cuts))
-        _check_folding(model, folded, cuts, inputs)
+        if check:
+            _check_folding(model, folded, cuts, inputs)
         self._models = {PLAIN: folded.model}
         self._features = {name: folded.layer_name(layer) for layer, name in features_names(cuts).items()}
         self._inputs = inputs
@@ -81,8 +84,13 @@ class InferenceModels:
             return PLAIN
         # Where activations are whole numbers too, what is joined shares one range.
         fitted = precision in WHOLE_NUMBERS and takes_columns(self._models[PLAIN])
-        whole = WHOLE if precision in ACTIVATION_STEPS else ""
-        return GRIDS[precision].__name__ + whole + (FITTED if fitted else "")
+        return rounding_of(precision) + (FITTED if fitted else "")
+
+    @property
+    def working_bytes(self) -> int:
+        """About how many bytes a correction takes while it runs; 0 where no precision is corrected."""
+        can = len(self._inputs) and can_correct(self._models[PLAIN])
+        return working_bytes(self._models[PLAIN]) if can else 0
 
     def model(self, precision: str) -> keras.Model:
         """Return the folded model for a precision, its weights rounded and its biases corrected where that is done."""
@@ -117,6 +125,13 @@ class InferenceModels:
         """Return what an artifact of a precision must hold; spans of activations only where it computes in whole numbers."""
         whole = precision in WHOLE_NUMBERS and len(self._inputs)
         return weight_set(self.model(precision), with_full_range(self._inputs) if whole else None)
+
+
+def rounding_of(precision: str) -> str:
+    """Return how a precision is rounded where the model can be corrected: `plain`, or the name of a grid, maybe with `_whole`."""
+    if precision not in GRIDS:
+        return PLAIN
+    return GRIDS[precision].__name__ + (WHOLE if precision in ACTIVATION_STEPS else "")
 
 
 def check_inputs(model: keras.Model, inputs: Inputs) -> None:

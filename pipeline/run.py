@@ -184,7 +184,11 @@ def versions() -> dict[str, str]:
 
 
 def export(out: Path, formats: tuple[str, ...], terminal: Terminal) -> None:
-    """Export a trained model to every format asked for, and write the golden set's manifest over all of it."""
+    """Export a trained model to every format asked for, and write the golden set's manifest over all of it.
+
+    Raises:
+        InputError: an artifact cannot be made of this model; the others are there, and can be verified.
+    """
     names = parse_formats(formats)
     state = bundle.read_state(out)
     choose_tensorflow()
@@ -194,10 +198,14 @@ def export(out: Path, formats: tuple[str, ...], terminal: Terminal) -> None:
     limits = {precision: Limits(**each) for precision, each in state["limits"].items()}
     # Without the manifest nothing passes for verified: it goes first and comes back last.
     (out / "golden" / "manifest.json").unlink(missing_ok=True)
-    shipping.ship(out, names, state, log, terminal)
+    refused = shipping.ship(out, names, state, log, terminal)
+    if len(refused) == len(names):
+        raise refused[0]
     write_manifest(out, bundle.read_card(out), limits, publish=state.get("publish", "samples"))
     kept = [stage for stage in state["stages"] if not stage["name"].startswith("export")]
     bundle.write_state(out / bundle.MARK, {**state, "stages": kept + log.to_json()})
+    if refused:
+        raise refused[0]
 
 
 def verify(

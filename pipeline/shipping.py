@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -13,21 +14,23 @@ from typing import Any
 import numpy as np
 
 from exporters.contract import ArtifactName, Card
-from exporters.export import export_artifact, keep_in_cache, move_into_place
+from exporters.errors import InputError
+from exporters.export import move_into_place
 from exporters.fingerprints import WeightSet, read_sets, write_fingerprints
 from exporters.golden import sha256_of
-from exporters.inference import InferenceModels
 from exporters.inputs import Inputs
-from exporters.memory import give_back
-from exporters.opaque import load_model
 from exporters.papers import parse_artifact_name
 from pipeline import bundle
+from pipeline.making import Made, Order
 from pipeline.run import versions
-from pipeline.stages import StageLog
+from pipeline.side_by_side import make_all
+from pipeline.stages import Stage, StageLog
 from pipeline.terminal import Terminal
 
 
-def ship(out: Path, names: tuple[ArtifactName, ...], state: dict[str, Any], log: StageLog, terminal: Terminal) -> None:
+def ship(
+    out: Path, names: tuple[ArtifactName, ...], state: dict[str, Any], log: StageLog, terminal: Terminal
+) -> list[InputError]:
     """Make `out/artifacts` hold exactly the artifacts asked for, each moved into place whole.
 
     Args:
@@ -35,31 +38,41 @@ def ship(out: Path, names: tuple[ArtifactName, ...], state: dict[str, Any], log:
         names: the artifacts.
         state: what `train` left.
         log, terminal: where stages and progress go.
+
+    Returns:
+        Why some of them cannot be made, in the order of the names; all others are there.
     """
     card = dataclasses.replace(bundle.read_card(out), versions=versions())
     calibration_images = bundle.read_calibration(out)
     selection = bundle.read_selection(out)
     key = _key(out, card, [calibration_images, *([selection] if selection is not None else [])], state)
+    cache = bundle.cache_folder() / "cutpoint-artifacts"
+    order = Order(out, card, cache, key, bool(state.get("features_everywhere")))
     artifacts = out / "artifacts"
     _remove_others(artifacts, names)
-    models: InferenceModels | None = None
-    fingerprints: dict[str, tuple[str, WeightSet]] = {}
-    with tempfile.TemporaryDirectory(prefix="saved-model-", dir=out / bundle.MARK) as work:
-        for name in names:
-            with log.stage(f"export {name}", "converting") as stage:
-                cached = bundle.cache_folder() / "cutpoint-artifacts" / f"{key}-{name}"
-                weights = cached.with_name(f"{key}-weights-{name.precision}")
-                stage.cached = cached.is_dir() and weights.is_dir()
-                if not stage.cached:
-                    models = models or _inference_models(out, card, calibration_images, selection, state, Path(work))
-                    _make(name, models.saved_model(name.precision), card, cached, calibration_images, state)
-                    _make_fingerprints(name.precision, models, weights)
-                    # Ten conversions of a large network would otherwise keep what each of them left behind.
-                    give_back()
-                _copy(cached, artifacts / str(name))
-                sets, roundings = read_sets(weights)
-                fingerprints[name.precision] = roundings[name.precision], sets[roundings[name.precision]]
-    _write_fingerprints(out, fingerprints)
+    made = {name: Made(name, Stage(f"export {name}", cached=True)) for name in names if order.is_made(name)}
+    for name in made:
+        terminal.say(f"export {name}: from the cache")
+        _copy(order.artifact(name), artifacts / str(name))
+    missing = [name for name in names if name not in made]
+    if missing:
+        with contextlib.closing(make_all(order, missing, terminal.say)) as making:
+            for each in making:
+                made[each.name] = each
+                _take(each, order, artifacts / str(each.name), terminal)
+    log.stages += [made[name].stage for name in names]
+    refused = [made[name].fault for name in names if made[name].fault is not None]
+    _write_fingerprints(out, order, [name for name in names if made[name].fault is None])
+    return refused
+
+
+def _take(made: Made, order: Order, target: Path, terminal: Terminal) -> None:
+    if made.fault is None:
+        _copy(order.artifact(made.name), target)
+        return
+    terminal.say(f"export {made.name}: {made.fault.what}")
+    # One that an earlier export made of another model does not pass for this one's.
+    shutil.rmtree(target, ignore_errors=True)
 
 
 def _key(out: Path, card: Card, pictures: list[Inputs], state: dict[str, Any]) -> str:
@@ -76,37 +89,11 @@ def _key(out: Path, card: Card, pictures: list[Inputs], state: dict[str, Any]) -
     return digest.hexdigest()[:24]
 
 
-def _inference_models(
-    out: Path, card: Card, calibration_images: Inputs, selection: Inputs | None, state: dict[str, Any], work: Path
-) -> InferenceModels:
-    model = load_model(out / bundle.MODEL)
-    everywhere = bool(state.get("features_everywhere"))
-    return InferenceModels(
-        model, card.cut, calibration_images, work, features_everywhere=everywhere, selection=selection
-    )
-
-
-def _make(
-    name: ArtifactName, saved: Path, card: Card, cached: Path, calibration_images: Inputs, state: dict[str, Any]
-) -> None:
-    cached.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".making-", dir=cached.parent) as work:
-        everywhere = bool(state.get("features_everywhere"))
-        made = export_artifact(name, saved, card, Path(work), calibration_images, features_everywhere=everywhere)
-        keep_in_cache(made, cached)
-
-
-def _make_fingerprints(precision: str, models: InferenceModels, cached: Path) -> None:
-    if cached.is_dir():
-        return
-    rounding = models.rounding(precision)
-    with tempfile.TemporaryDirectory(prefix=".making-", dir=cached.parent) as work:
-        made = Path(work) / cached.name
-        write_fingerprints({rounding: models.weight_set(precision)}, {precision: rounding}, made)
-        keep_in_cache(made, cached)
-
-
-def _write_fingerprints(out: Path, fingerprints: dict[str, tuple[str, WeightSet]]) -> None:
+def _write_fingerprints(out: Path, order: Order, names: list[ArtifactName]) -> None:
+    fingerprints: dict[str, tuple[str, WeightSet]] = {}
+    for precision in {name.precision: None for name in names}:
+        found, of_precision = read_sets(order.weights(precision))
+        fingerprints[precision] = of_precision[precision], found[of_precision[precision]]
     sets: dict[str, WeightSet] = {}
     for rounding, each in fingerprints.values():
         # Precisions of one rounding differ only in whether the spans of the activations were measured.

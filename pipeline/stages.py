@@ -33,13 +33,13 @@ class StageLog:
         """Run a block as a stage; set `.cached` on what is yielded where the cache answered."""
         self._say(f"{name}: {what}")
         stage = Stage(name)
-        _forget_peak()
+        forget_peak()
         start = time.monotonic()
         try:
             yield stage
         finally:
             stage.wall_s = round(time.monotonic() - start, 3)
-            stage.peak_memory_bytes = _peak_memory_bytes()
+            stage.peak_memory_bytes = peak_memory_bytes()
             self.stages.append(stage)
 
     def to_json(self) -> list[dict[str, object]]:
@@ -47,13 +47,15 @@ class StageLog:
         return [dataclasses.asdict(stage) for stage in self.stages]
 
 
-def _forget_peak() -> None:
+def forget_peak() -> None:
+    """Begin to watch this process's memory anew, where the system can."""
     # Linux resets the high-water mark on request (proc(5), clear_refs 5); elsewhere the peak is the whole process's.
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
 
-def _peak_memory_bytes() -> int:
+def peak_memory_bytes() -> int:
+    """Return the most memory that this process has had at once since `forget_peak`."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM:"):

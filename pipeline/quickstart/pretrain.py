@@ -11,9 +11,7 @@ import hashlib
 import multiprocessing
 import os
 import pathlib
-import signal
 import sys
-import threading
 from collections.abc import Callable
 
 import numpy as np
@@ -23,6 +21,7 @@ from pipeline.bundle import cache_folder
 from pipeline.quickstart import WEIGHTS
 from pipeline.quickstart.procedural import draw_images
 from pipeline.quickstart.recipe import Recipe
+from pipeline.workers import end_with_parent
 
 IMAGES_PER_TASK = 512
 
@@ -57,7 +56,7 @@ def pretrain(
     last = recipe.rounds if rounds is None else min(rounds, recipe.rounds)
     # Not forked: a framework's threads do not survive it.
     processes = concurrent.futures.ProcessPoolExecutor(
-        workers, mp_context=multiprocessing.get_context("spawn"), initializer=_end_with_parent
+        workers, mp_context=multiprocessing.get_context("spawn"), initializer=end_with_parent
     )
     try:
         draw = functools.partial(_draw_round, recipe, processes)
@@ -83,18 +82,6 @@ def write_weights(backbone: object, out: pathlib.Path) -> None:
 def default_work() -> pathlib.Path:
     """The folder of the checkpoint where none is named: in `$CUTPOINT_CACHE`, else in the user's cache folder."""
     return cache_folder() / "pretrain"
-
-
-def _end_with_parent() -> None:
-    """Leave Ctrl-C to the parent, and end when it ends, however it does: a killed parent cannot tell its workers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-
-    def wait() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
 
 
 def _draw_round(
