@@ -40,6 +40,9 @@ MOST_BYTES = 2**31
 ROWS = 8_192
 LEAST_ROWS = 512
 MOST_PATCH_VALUES = 2**25
+# What is worked on at a time where the whole would be large.
+IMAGES_AT_ONCE = 8
+PART_VALUES = 2**17
 
 Pair = tuple[Any, Any]
 
@@ -195,25 +198,36 @@ def _round_layer(
 def _input_rows(layer: keras.layers.Layer, value: object, form: _Layer) -> np.ndarray:
     """Return what the layer multiplies its kernel with: (groups, rows, inputs), rows drawn evenly."""
     if isinstance(layer, keras.layers.Dense):
-        return keras.ops.convert_to_numpy(value).reshape(1, -1, value.shape[-1])
+        return np.asarray(value).reshape(1, -1, value.shape[-1])
     height, width = form.shape[:2]
     # A depthwise convolution of many channels has a small problem for each of them, and many rows for all.
     most = min(ROWS, max(LEAST_ROWS, MOST_PATCH_VALUES // (height * width * value.shape[-1])))
-    rows = _patches(keras.ops.convert_to_numpy(value), layer, (height, width), most)
+    rows = _patches(np.asarray(value), layer, (height, width), most)
     return rows.transpose(2, 0, 1) if form.depthwise else rows.reshape(1, len(rows), -1)
 
 
 def _patches(values: np.ndarray, layer: keras.layers.Layer, size: tuple[int, int], most: int) -> np.ndarray:
     """Return what lies under a kernel at some `most` places, drawn evenly: float32 (places, taps, channels)."""
     reach = [(taps - 1) * dilation + 1 for taps, dilation in zip(size, layer.dilation_rate, strict=True)]
+    margins = [(0, 0), (0, 0)]
     if layer.padding == "same":
         margins = [_margin(*each) for each in zip(values.shape[1:3], reach, layer.strides, strict=True)]
-        values = np.pad(values, ((0, 0), *margins, (0, 0)))
-    windows = np.lib.stride_tricks.sliding_window_view(values, reach, axis=(1, 2))
     (down, across), (between_rows, between_columns) = layer.strides, layer.dilation_rate
-    windows = windows[:, ::down, ::across, :, ::between_rows, ::between_columns]
-    count = int(np.prod(windows.shape[:3]))
-    drawn = windows[np.unravel_index(np.arange(0, count, max(1, count // most)), windows.shape[:3])]
+    height, width = (
+        (length + sum(margin) - whole) // stride + 1
+        for length, margin, whole, stride in zip(values.shape[1:3], margins, reach, layer.strides, strict=True)
+    )
+    count = len(values) * height * width
+    places = np.arange(0, count, max(1, count // most))
+    drawn = []
+    for start in range(0, len(values), IMAGES_AT_ONCE):
+        padded = np.pad(values[start : start + IMAGES_AT_ONCE], ((0, 0), *margins, (0, 0)))
+        windows = np.lib.stride_tricks.sliding_window_view(padded, reach, axis=(1, 2))
+        windows = windows[:, ::down, ::across, :, ::between_rows, ::between_columns]
+        here = places[np.searchsorted(places, start * height * width) :] - start * height * width
+        here = here[: np.searchsorted(here, len(padded) * height * width)]
+        drawn.append(windows[np.unravel_index(here, windows.shape[:3])])
+    drawn = np.concatenate(drawn)
     return drawn.reshape(*drawn.shape[:2], -1).transpose(0, 2, 1)
 
 
@@ -226,22 +240,33 @@ def _margin(length: int, reach: int, stride: int) -> tuple[int, int]:
 def _before_activation(layer: keras.layers.Layer, value: object) -> np.ndarray:
     activation, layer.activation = layer.activation, keras.activations.linear
     try:
-        return keras.ops.convert_to_numpy(layer(value))
+        # Not a copy: of a large layer it would be hundreds of megabytes.
+        return np.asarray(layer(value))
     finally:
         layer.activation = activation
 
 
 def _mean_difference(expected: np.ndarray, found: np.ndarray, bounds: Bounds) -> np.ndarray:
     """Return what each channel's bias must rise by, float64 (channels,)."""
-    axes = tuple(range(expected.ndim - 1))
+    channels = expected.shape[-1]
+    # A part at a time: what is computed on the way then stays in the processor's cache, and out of memory.
+    size = max(1, PART_VALUES // channels)
+    starts = range(0, expected.size // channels, size)
+    pairs = [tuple(each.reshape(-1, channels)[start : start + size] for each in (expected, found)) for start in starts]
     if bounds is None:
-        return (expected - found).mean(axes, dtype=np.float64)
-    inside = (expected > bounds[0]) & (expected < bounds[1])
-    counts = inside.sum(axes)
-    target = np.clip(expected, *bounds)
-    change = np.zeros(expected.shape[-1])
+        return sum((mine - theirs).sum(0, dtype=np.float64) for mine, theirs in pairs) / (expected.size // channels)
+    counts = sum(((mine > bounds[0]) & (mine < bounds[1])).sum(0) for mine, _ in pairs)
+    change = np.zeros(channels)
     for _ in range(REPEATS):
-        difference = target - np.clip(found + change.astype(np.float32), *bounds)
-        step = (difference * inside).sum(axes, dtype=np.float64) / np.maximum(counts, 1)
+        step = sum(_differences(*pair, change.astype(np.float32), bounds) for pair in pairs) / np.maximum(counts, 1)
         change += np.where(counts > 0, step, 0.0)
     return change
+
+
+def _differences(expected: np.ndarray, found: np.ndarray, change: np.ndarray, bounds: tuple) -> np.ndarray:
+    """Return the sums of what is left of a difference after the activation, where the expected value lies inside its range."""
+    left = found + change
+    np.clip(left, *bounds, out=left)
+    np.subtract(np.clip(expected, *bounds), left, out=left)
+    left *= (expected > bounds[0]) & (expected < bounds[1])
+    return left.sum(0, dtype=np.float64)

@@ -15,6 +15,8 @@ import numpy as np
 PART = 1_536
 ROWS_OF_PARTS = 4_096
 BLOCK = 64
+# Numbers of several groups that are worked on at a time.
+MOST_AT_ONCE = 2**20
 # Relative to the mean of the diagonal: keeps a singular covariance invertible.
 DAMPING = 0.001
 
@@ -83,9 +85,7 @@ def round_by_least_squares(matrix: np.ndarray, rows: np.ndarray, grid: Grid) -> 
     Returns:
         float64 (groups, inputs, outputs), every value on the grid.
     """
-    centred = np.ascontiguousarray(rows, np.float64)
-    centred -= centred.mean(1, keepdims=True)
-    covariance = centred.transpose(0, 2, 1) @ centred / rows.shape[1]
+    covariance = _covariance(rows)
     count = matrix.shape[1]
     diagonal = np.einsum("gii->gi", covariance)
     covariance = covariance + (DAMPING * diagonal.mean(1) + 1e-9)[:, None, None] * np.eye(count)
@@ -104,6 +104,17 @@ def round_by_least_squares(matrix: np.ndarray, rows: np.ndarray, grid: Grid) -> 
         # What comes after the block is told of its errors at once, by one product of matrices.
         left[:, end:] -= spread[:, start:end, end:].transpose(0, 2, 1) @ errors
     return result
+
+
+def _covariance(rows: np.ndarray) -> np.ndarray:
+    """Return the covariances (groups, inputs, inputs) of (groups, rows, inputs), a few groups at a time: float64 takes room."""
+    size = max(1, MOST_AT_ONCE // (rows.shape[1] * rows.shape[2]))
+    parts = []
+    for start in range(0, len(rows), size):
+        centred = np.ascontiguousarray(rows[start : start + size], np.float64)
+        centred -= centred.mean(1, keepdims=True)
+        parts.append(centred.transpose(0, 2, 1) @ centred / rows.shape[1])
+    return np.concatenate(parts)
 
 
 def _inverse_of_upper(upper: np.ndarray) -> np.ndarray:

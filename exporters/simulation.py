@@ -84,11 +84,14 @@ def is_stored(followers: list[Any]) -> bool:
 
 def in_steps(value: Any, steps: int) -> Any:
     """Return a tensor rounded to equal steps between the least and the largest of its values, with 0 among the steps."""
-    numbers = keras.ops.convert_to_numpy(value)
+    numbers = np.asarray(value)
     low, high = min(0.0, float(numbers.min())), max(0.0, float(numbers.max()))
     if not high > low:
         return value
     step = np.float32((high - low) / steps)
     zero = np.rint(-low / step)
-    rounded = (np.clip(np.rint(numbers / step) + zero, 0, steps) - zero) * step
-    return keras.ops.convert_to_tensor(rounded.astype(np.float32))
+    rounded = np.empty_like(numbers)
+    # One picture at a time: of all together every step of this would take as much memory as they do.
+    for place, each in enumerate(numbers):
+        rounded[place] = (np.clip(np.rint(each / step) + zero, 0, steps) - zero) * step
+    return keras.ops.convert_to_tensor(rounded)
