@@ -35,7 +35,7 @@ REPEATS = 4
 IMAGES = 96
 LEAST_IMAGES = 16
 # Of large networks fewer images are looked at, such that a layer's inputs and outputs on both sides take this at most.
-MOST_BYTES = 2**31
+MOST_BYTES = 1_100_000_000
 # Rows of a layer's input that its least squares look at: more change nothing, fewer lose precision.
 ROWS = 8_192
 LEAST_ROWS = 512
@@ -132,8 +132,8 @@ def can_correct(model: keras.Model) -> bool:
 
 
 def working_bytes(model: keras.Model) -> int:
-    """Return about how many bytes `correct` takes for what a layer of a model takes and gives."""
-    return _images_for(model) * _bytes_per_image(model)
+    """Return about how many bytes `correct` would take for what a layer of a model takes and gives, with all of its images."""
+    return IMAGES * _bytes_per_image(model)
 
 
 def _images_for(model: keras.Model) -> int:

@@ -88,7 +88,7 @@ class InferenceModels:
 
     @property
     def working_bytes(self) -> int:
-        """About how many bytes a correction takes while it runs; 0 where no precision is corrected."""
+        """About how many bytes a correction would take with all of its images; 0 where no precision is corrected."""
         can = len(self._inputs) and can_correct(self._models[PLAIN])
         return working_bytes(self._models[PLAIN]) if can else 0
 

@@ -114,7 +114,7 @@ class Maker:
 
     @property
     def working_bytes(self) -> int:
-        """About how many bytes a correction takes while it runs; 0 where no precision is corrected."""
+        """About how many bytes a correction would take with all of its images; 0 where no precision is corrected."""
         return self._models.working_bytes
 
     def make(self, group: Group, say: Callable[[str], None]) -> Iterator[Made]:

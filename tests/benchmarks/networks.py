@@ -13,6 +13,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from exporters.cloning import clone
 from exporters.contract import Backbone, Card, Output, Resize
 from exporters.pixels import load_images
 from pipeline.assembly import lay_flat
@@ -67,7 +68,8 @@ def with_head(network: Network, weights: list[np.ndarray] | None = None) -> kera
     if weights is not None:
         head.set_weights(weights)
     model.trainable = False
-    return model
+    # A layer that stands in one graph only gives its output by its name.
+    return clone(model)
 
 
 def card(network: Network) -> Card:

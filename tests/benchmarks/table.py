@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -45,14 +46,25 @@ def write_row(row: Row) -> None:
     rows = {each["name"]: Row(**each) for each in json.loads(path.read_text())} if path.is_file() else {}
     rows[row.name] = row
     path.write_text(json.dumps([dataclasses.asdict(each) for each in rows.values()], indent=1))
-    lines = [
-        f"| {each.name} | {each.ours:.2f} {each.unit} | {each.theirs:.2f} {each.unit} | {each.share:.3f} | {each.most:.2f} |"
+    cells = [
+        (
+            each.name,
+            f"{each.ours:.2f} {each.unit}",
+            f"{each.theirs:.2f} {each.unit}",
+            f"{each.share:.3f}",
+            f"{each.most:.2f}",
+        )
         for each in rows.values()
     ]
-    head = "| what | ours | stock | ratio | at most |\n| --- | --- | --- | --- | --- |\n"
-    text = f"{head}{chr(10).join(lines)}\n\n![Ratios and their bars]({NAME}.png)\n"
-    (folder() / f"{NAME}.md").write_text(text, encoding="utf-8")
+    write_table(NAME, ("what", "ours", "stock", "ratio", "at most"), cells)
     draw(list(rows.values()), folder() / f"{NAME}.png")
+
+
+def write_table(name: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Write a Markdown table, with the plot of its name below it."""
+    lines = [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]
+    text = "\n".join(lines) + f"\n\n![{name}]({name}.png)\n"
+    (folder() / f"{name}.md").write_text(text, encoding="utf-8")
 
 
 def draw(rows: list[Row], path: Path) -> None:
