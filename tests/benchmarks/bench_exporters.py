@@ -23,6 +23,7 @@ from exporters.runners.tflite import TfliteRunner
 from pipeline import bundle
 from pipeline.assembly import save_model
 from pipeline.reference import SELECTION_IMAGES
+from pipeline.terminal import Terminal
 from tests.benchmarks import stock
 from tests.benchmarks.networks import V2, WIDE_V2, Network, Watched, card, images, watch, with_head
 from tests.benchmarks.table import Row, write_row
@@ -81,8 +82,9 @@ def size_of(folder: Path) -> int:
 )
 def test_float32_is_faster_and_smaller(format_name: str, runner: Callable, most: float, tmp_path: Path) -> None:
     name, given = f"{format_name}-float32", images(2)
-    theirs = stock.make(with_head(V2), format_name, "float32", tmp_path / "stock", given)
-    ours = export(V2, [name], tmp_path / "ours", given)[name]
+    with Terminal().logging_to(tmp_path / "log.txt"):
+        theirs = stock.make(with_head(V2), format_name, "float32", tmp_path / "stock", given)
+        ours = export(V2, [name], tmp_path / "ours", given)[name]
     shutil.rmtree(theirs / "saved_model", ignore_errors=True)
     with in_turn([runner(ours), runner(theirs)]) as (my_ms, their_ms):
         pass
@@ -93,8 +95,9 @@ def test_float32_is_faster_and_smaller(format_name: str, runner: Callable, most:
 @pytest.mark.parametrize("format_name", ["tflite", "onnx"])
 def test_int8_is_small(format_name: str, tmp_path: Path) -> None:
     given = images(8)
-    theirs = stock.make(with_head(WIDE_V2), format_name, "int8", tmp_path / "stock", given)
-    ours = export(WIDE_V2, [f"{format_name}-{each}" for each in ("float32", "int8")], tmp_path / "ours", given)
+    with Terminal().logging_to(tmp_path / "log.txt"):
+        theirs = stock.make(with_head(WIDE_V2), format_name, "int8", tmp_path / "stock", given)
+        ours = export(WIDE_V2, [f"{format_name}-{each}" for each in ("float32", "int8")], tmp_path / "ours", given)
     plain, small = (size_of(folder) / 1e6 for folder in ours.values())
     judge(f"{format_name}-int8, size", small, size_of(theirs) / 1e6, "MB", 1.0)
     judge(f"{format_name}-int8, size beside our float32", small, plain, "MB", 0.30)

@@ -23,6 +23,7 @@ from exporters.inputs import Inputs
 from exporters.pixels import load_images
 from exporters.runtimes import open_runner
 from pipeline.reference import SELECTION_IMAGES
+from pipeline.terminal import Terminal
 from tests.benchmarks import stock
 from tests.benchmarks.networks import CLASSES, REALDATA, RESIZE, V1, V2, Network, card, photographs, with_head
 from tests.benchmarks.table import folder, write_table
@@ -146,7 +147,8 @@ def costs(network: Network, images: np.ndarray, truth: np.ndarray, work: Path) -
 
 
 def test_int8_keeps_its_accuracy(pictures: tuple[np.ndarray, np.ndarray], tmp_path: Path) -> None:
-    found = [each for network in (V1, V2) for each in costs(network, *pictures, tmp_path / network.name)]
+    with Terminal().logging_to(tmp_path / "log.txt"):
+        found = [each for network in (V1, V2) for each in costs(network, *pictures, tmp_path / network.name)]
     print(*found, sep="\n")
     rows = [
         (each.network, each.artifact, f"{each.points:+.2f} ± {each.error:.2f}", f"{each.disagreement:.4f}")
