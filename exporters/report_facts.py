@@ -167,7 +167,7 @@ def _row(artifact: Mapping[str, Any], runtime: Mapping[str, Any]) -> Row:
     return Row(
         artifact=name_of(artifact),
         format=one_line(artifact.get("format") or "-"),
-        precision=one_line(artifact.get("precision") or "-"),
+        precision=_precision(artifact),
         size_bytes=artifact.get("size_bytes"),
         gzip_bytes=artifact.get("gzip_bytes"),
         runner=_runner(artifact, runtime),
@@ -187,6 +187,13 @@ def _row(artifact: Mapping[str, Any], runtime: Mapping[str, Any]) -> Row:
         outputs=outputs,
         files=runtime.get("files") or {},
     )
+
+
+def _precision(artifact: Mapping[str, Any]) -> str:
+    """Return an artifact's precision, with its variant where it is one."""
+    precision, form = artifact.get("precision") or "-", f"{artifact.get('format')}-"
+    name = str(artifact.get("name") or "")
+    return one_line(name.removeprefix(form) if name.startswith(f"{form}{precision}-") else precision)
 
 
 def name_of(artifact: Mapping[str, Any]) -> str:

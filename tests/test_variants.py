@@ -14,6 +14,7 @@ from exporters.contract import BATCH1, CEILINGS, FORMATS, ArtifactName, Card, pa
 from exporters.export import export_artifact
 from exporters.golden import read_golden, read_manifest
 from exporters.inference import InferenceModels
+from exporters.report_facts import rows
 from exporters.runtimes import open_runner
 from exporters.verification import verify_artifact, verify_folder
 from tests import column_models, small_models
@@ -63,6 +64,8 @@ def test_variants_are_verified(out: Path) -> None:
         assert {runtime["status"] for runtime in artifact["runtimes"]} == {"verified"}, artifact["name"]
         assert artifact["runtimes"][0]["images"] == small_models.GOLDEN_IMAGES
     assert (report["verdict"], report["exit_code"]) == ("verified", 0)
+    told = [(row.format, row.precision) for row in rows(report)]
+    assert {f"{form}-{precision}" for form, precision in told} == set(MADE), "reports tell variants apart"
 
 
 @pytest.mark.parametrize("name", [name for name in MADE if name.endswith(BATCH1)])
