@@ -24,7 +24,7 @@ from exporters.keras_graph import calls_of
 from exporters.simulation import activation_bounds
 
 IMAGES = 96
-BATCH = 16
+BATCH = 4
 # How much further than on the images seen values may go before ReLU6's ceiling cuts them off.
 MARGIN = 1.25
 LARGEST_FACTOR = 100.0

@@ -20,6 +20,7 @@ from exporters.fingerprinting import weight_set
 from exporters.fingerprints import WeightSet
 from exporters.folding import Folded, fold
 from exporters.inputs import Inputs, as_inputs
+from exporters.memory import give_back
 from exporters.opaque import is_opaque
 from exporters.saved_model import takes_columns, write_saved_model
 from exporters.simulation import ACTIVATION_STEPS, answers_in_steps
@@ -31,6 +32,7 @@ MOST_OF_OWN_ROUNDINGS = 4.0
 # Where the unfolded network cannot be computed in float64, and what its own roundings are is not known.
 LARGEST_UNCERTAIN_DIFFERENCE = 1e-4
 CHECKED_IMAGES = 16
+BATCH = 4
 PLAIN = "plain"
 # Behind the name of a grid: activations are rounded too, see `simulation.ACTIVATION_STEPS`.
 WHOLE = "_whole"
@@ -101,8 +103,13 @@ class InferenceModels:
                 ways.append(equalise(ways[0], self._inputs, self._features.values()))
             if name.endswith(FITTED):
                 ways = [fit_to_features(way, self._inputs) for way in ways]
-            self._models[name] = self._best([correct(way, precision, self._inputs) for way in ways], precision)
+            self._models[name] = self._best([self._corrected(way, precision) for way in ways], precision)
         return self._models[name]
+
+    def _corrected(self, model: keras.Model, precision: str) -> keras.Model:
+        # What went before was as large as what comes, and is still held for it otherwise.
+        give_back()
+        return correct(model, precision, self._inputs)
 
     def _best(self, models: list[keras.Model], precision: str) -> keras.Model:
         """Return the model whose answers to the selection are nearest to the folded model's."""
@@ -210,5 +217,11 @@ def _widened(config: Any) -> Any:
 
 def _answers(model: keras.Model, cuts: tuple[str, ...], batch: list[np.ndarray]) -> list[np.ndarray]:
     wanted = [*model.outputs, *(model.get_layer(each).output for each in cuts)]
-    found = keras.Model(model.inputs, wanted)(batch if len(batch) > 1 else batch[0], training=False)
-    return [keras.ops.convert_to_numpy(each) for each in keras.tree.flatten(found)]
+    taps = keras.Model(model.inputs, wanted)
+    parts = []
+    # A few at a time: Keras holds every layer's answers until the last one's are there.
+    for start in range(0, len(batch[0]), BATCH):
+        given = [each[start : start + BATCH] for each in batch]
+        found = keras.tree.flatten(taps(given if len(given) > 1 else given[0], training=False))
+        parts.append([keras.ops.convert_to_numpy(each) for each in found])
+    return [np.concatenate(each) for each in zip(*parts, strict=True)]
