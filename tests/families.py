@@ -12,7 +12,7 @@ from commands import cutpoint
 from PIL import Image
 from random_backbones import COLORS, pictures, settle
 
-from exporters.contract import every_runtime, parse_formats, usual_formats
+from exporters.contract import FORMATS, every_runtime, parse_formats
 from exporters.golden import read_golden, read_manifest
 from exporters.measures import spread
 from exporters.runtimes import open_runtime
