@@ -34,7 +34,8 @@ def test_peak_memory_is_that_of_the_stage() -> None:
         pass
     large, small = (each["peak_memory_bytes"] for each in log.to_json())
     assert large > 40_000_000
-    assert large >= small > 1_000_000
+    # What other threads of a process of some gigabytes take and give back meanwhile is not the stage's.
+    assert large + 1_000_000 > small > 1_000_000
 
 
 def test_a_stage_that_fails_is_kept() -> None:
