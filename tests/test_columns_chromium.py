@@ -18,12 +18,10 @@ from exporters.inputs import Inputs
 from exporters.runners.chromium import close_session, session
 from exporters.runtimes import open_runtime
 from exporters.verification import verify_folder
+from tests import demo_page  # noqa: F401  skips this file too where CUTPOINT_NO_BROWSER says that there is no browser
 from tests.columned_folder import CARD, FLOAT32, columned, result_folder
 from tests.test_columns import CATEGORIES, NUMBERS, ODD
 from tests.test_columns_answers import permuted
-
-# Skips this file too where CUTPOINT_NO_BROWSER says that there is no browser.
-from tests.test_web_demo import encoded  # noqa: F401
 
 
 @pytest.fixture(scope="module", autouse=True)

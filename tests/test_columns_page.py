@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-import uvicorn
 from playwright.sync_api import Browser, Page, expect
 
 from exporters import pixels
 from exporters.inputs import with_cells
 from exporters.runners.keras import KerasRunner
-from pipeline import server
+from pipeline.server import write_site
 from tests.columned_folder import CARD, GRADES, columned, result_folder
-
-# Skips this file too where CUTPOINT_NO_BROWSER says that there is no browser.
-from tests.test_web_demo import browser, choose, encoded, picture  # noqa: F401  browser is a fixture
+from tests.demo_page import browser, choose, encoded, opened, picture, serving  # noqa: F401  browser is a fixture
 
 
 @pytest.fixture(scope="module")
@@ -29,27 +25,14 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def url(out: Path) -> Iterator[str]:
-    with server._listen("127.0.0.1", 0) as listener:
-        site = uvicorn.Server(uvicorn.Config(server.application(out), log_level="warning"))
-        thread = threading.Thread(target=site.run, kwargs={"sockets": [listener]})
-        thread.start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
-        site.should_exit = True
-        thread.join(10)
+    with serving(out) as url:
+        yield url
 
 
 @pytest.fixture
 def page(browser: Browser, url: str) -> Iterator[Page]:  # noqa: F811
-    """The page, loaded; it must have complained of nothing when the test is over."""
-    page = browser.new_page(viewport={"width": 1200, "height": 1100})
-    complaints: list[str] = []
-    page.on("console", lambda message: complaints.append(f"{message.type}: {message.text}"))
-    page.on("pageerror", lambda fault: complaints.append(f"exception: {fault}"))
-    page.goto(url)
-    expect(page.locator("#headline")).to_have_text("Draw something, or choose a picture.", timeout=30_000)
-    yield page
-    page.close()
-    assert complaints == []
+    with opened(browser, url) as page:
+        yield page
 
 
 def keras_says(data: bytes, cells: dict[str, str]) -> tuple[str, float]:
@@ -146,7 +129,7 @@ def test_predict_js_can_be_used_by_itself(page: Page) -> None:
 
 
 def test_a_static_site_says_where_the_test_pictures_are(out: Path, tmp_path: Path) -> None:
-    written = server.write_site(out, tmp_path / "site")
+    written = write_site(out, tmp_path / "site")
     listing = json.loads((tmp_path / "site" / "models.json").read_text(encoding="utf-8"))
     assert listing["samples"] in written
     files = json.loads((tmp_path / "site" / listing["samples"]).read_text(encoding="utf-8"))["files"]

@@ -36,7 +36,7 @@ from exporters.runners.tflite import TfliteRunner
 from tests import small_models
 
 # Skips this file too where CUTPOINT_NO_BROWSER says that there is no browser.
-from tests.test_web_demo import encoded, picture
+from tests.demo_page import encoded, picture
 
 RUNNERS = {
     "tfjs": (TfjsChromiumRunner, TfjsRunner),

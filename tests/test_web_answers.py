@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import threading
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
-import uvicorn
 from playwright.sync_api import Browser, Page, expect
 
 from exporters import pixels
@@ -17,11 +15,8 @@ from exporters.contract import ArtifactName, Resize
 from exporters.explanation import Seen, classes_of, explain
 from exporters.export import export_artifact
 from exporters.saved_model import write_saved_model
-from pipeline import server
+from tests.demo_page import browser, choose, encoded, opened, picture, serving  # noqa: F401  browser is a fixture
 from tests.mixed_heads import CUT, TASKS, mixed
-
-# Skips this file too where CUTPOINT_NO_BROWSER says that there is no browser.
-from tests.test_web_demo import browser, choose, encoded, picture  # noqa: F401  browser is a fixture
 
 # A picture twice as wide as high is filled up, above and below, by a quarter of the input each.
 RESIZE = Resize(32, 32, crop="pad")
@@ -34,26 +29,14 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     saved = write_saved_model(one.model, CUT, out / "saved")
     export_artifact(ArtifactName("tfjs", "float32"), saved, card, out / "artifacts", one.calibration_images)
     card.write(out / "card.json")
-    with server._listen("127.0.0.1", 0) as listener:
-        site = uvicorn.Server(uvicorn.Config(server.application(out), log_level="warning"))
-        thread = threading.Thread(target=site.run, kwargs={"sockets": [listener]})
-        thread.start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
-        site.should_exit = True
-        thread.join(10)
+    with serving(out) as url:
+        yield url
 
 
 @pytest.fixture
 def page(browser: Browser, url: str) -> Iterator[Page]:  # noqa: F811
-    page = browser.new_page(viewport={"width": 1200, "height": 1400})
-    complaints: list[str] = []
-    page.on("console", lambda message: complaints.append(f"{message.type}: {message.text}"))
-    page.on("pageerror", lambda fault: complaints.append(f"exception: {fault}"))
-    page.goto(url)
-    expect(page.locator("#headline")).to_have_text("Draw something, or choose a picture.", timeout=30_000)
-    yield page
-    page.close()
-    assert complaints == []
+    with opened(browser, url, viewport={"width": 1200, "height": 1400}) as page:
+        yield page
 
 
 def answered(page: Page, data: bytes) -> tuple[dict[str, np.ndarray], Seen]:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import functools
 import http.server
-import io
 import math
-import os
-import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,21 +12,16 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-import uvicorn
 from PIL import Image
-from playwright.sync_api import Browser, Error, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from exporters import pixels
 from exporters.contract import Resize
 from pipeline import server
 from tests import tiny_tfjs
+from tests.demo_page import browser, choose, encoded, opened, picture, serving  # noqa: F401  browser is a fixture
 
-CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-ARGUMENTS = ("--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1")
 RESIZE = Resize(tiny_tfjs.SIDE_PX, tiny_tfjs.SIDE_PX)
-
-if os.environ.get("CUTPOINT_NO_BROWSER", "0") not in ("", "0"):
-    pytest.skip("CUTPOINT_NO_BROWSER=1: not run", allow_module_level=True)
 
 
 @pytest.fixture(scope="module")
@@ -39,60 +31,15 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, keras.Model]:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    found = [os.environ.get("CUTPOINT_CHROMIUM"), *(shutil.which(name) for name in CHROMIUMS)]
-    with sync_playwright() as playwright:
-        try:
-            path = next((each for each in found if each), None)
-            browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
-        except Error as fault:
-            pytest.fail(
-                f"No Chromium can be started: run `make setup-browser`. CUTPOINT_NO_BROWSER=1 goes without.\n{fault}"
-            )
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
 def url(tiny: tuple[Path, keras.Model]) -> Iterator[str]:
-    with server._listen("127.0.0.1", 0) as listener:
-        site = uvicorn.Server(uvicorn.Config(server.application(tiny[0]), log_level="warning"))
-        thread = threading.Thread(target=site.run, kwargs={"sockets": [listener]})
-        thread.start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
-        site.should_exit = True
-        thread.join(10)
+    with serving(tiny[0]) as url:
+        yield url
 
 
 @pytest.fixture
-def page(browser: Browser, url: str) -> Iterator[Page]:
-    """The page, loaded; it must have complained of nothing and asked nobody else when the test is over."""
-    page = browser.new_page(viewport={"width": 1200, "height": 900})
-    complaints: list[str] = []
-    page.on("console", lambda message: complaints.append(f"{message.type}: {message.text}"))
-    page.on("pageerror", lambda fault: complaints.append(f"exception: {fault}"))
-    page.on("requestfailed", lambda request: complaints.append(f"failed: {request.url}"))
-    page.on("request", lambda request: request.url.startswith((url, "blob:")) or complaints.append(request.url))
-    page.goto(url)
-    expect(page.locator("#headline")).to_have_text("Draw something, or choose a picture.", timeout=30_000)
-    yield page
-    page.close()
-    assert complaints == []
-
-
-def picture(width: int = 57, height: int = 41, channels: int = 3) -> np.ndarray:
-    coarse = np.random.default_rng([width, channels]).integers(0, 256, (5, 7, channels), dtype=np.uint8)
-    return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
-
-
-def encoded(array: np.ndarray, kind: str = "PNG", **options) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(array).save(file, kind, **options)
-    return file.getvalue()
-
-
-def choose(page: Page, name: str, data: bytes) -> None:
-    page.get_by_test_id("file-input").set_input_files({"name": name, "mimeType": "", "buffer": data})
+def page(browser: Browser, url: str) -> Iterator[Page]:  # noqa: F811
+    with opened(browser, url, viewport={"width": 1200, "height": 900}) as page:
+        yield page
 
 
 def keras_says(model: keras.Model, data: bytes, head: str = "apple") -> tuple[str, float]:
@@ -204,7 +151,7 @@ def test_nothing_is_wider_than_the_window(page: Page, width: int) -> None:
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
-def test_the_static_site_works_under_a_sub_path(browser: Browser, tiny, tmp_path: Path) -> None:
+def test_the_static_site_works_under_a_sub_path(browser: Browser, tiny, tmp_path: Path) -> None:  # noqa: F811
     server.write_site(tiny[0], tmp_path / "deep" / "site")
     handler = functools.partial(QuietHandler, directory=str(tmp_path))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as host:
