@@ -5,36 +5,23 @@
  * busy is passed over.
  *
  * Beside the picture there may be columns to fill in, and test pictures that fill them in themselves.
- *
- * @typedef {{name: string, model: string, size_bytes: number, card: import("./predict.js").Card}} Listed
  */
-
-import * as core from "@tensorflow/tfjs-core";
-import { setWasmPaths } from "@tensorflow/tfjs-backend-wasm";
-import { loadGraphModel } from "@tensorflow/tfjs-converter";
 
 import { drawOver, element, elementsOf, sentence } from "./answers.js";
 import { startDrawing } from "./drawing.js";
 import { startColumnsForm } from "./columns_form.js";
-import { fetchBeside, imageToRgb, openPredictor } from "./predict.js";
+import { BACKENDS, inTurn, load, startEngine } from "./engine.js";
+import { imageToRgb } from "./predict.js";
 import { showSamples } from "./samples.js";
 
-const tf = { ...core, loadGraphModel };
 const SHOWN_LABELS = 5;
-const BACKENDS = {
-  wasm: async () => {},
-  webgl: () => import("@tensorflow/tfjs-backend-webgl"),
-  cpu: () => import("@tensorflow/tfjs-backend-cpu"),
-};
 
 const byId = (id) => document.getElementById(id);
 const [canvas, overlay, answer, headline, artifactSelect, backendSelect] =
   ["canvas", "overlay", "answer", "headline", "artifact-select", "backend-select"].map(byId);
 
-/** @type {Map<string, Listed>} */
+/** @type {Map<string, import("./engine.js").Listed>} */
 const artifacts = new Map();
-/** @type {{predictor: import("./predict.js").Predictor, listed: Listed, backend: string} | null} */
-let loaded = null;
 /** @type {{pixels: ImageBitmapSource, name: string} | null} */
 let picture = null;
 let stale = false;
@@ -59,27 +46,8 @@ function uncover() {
   [overlay.width, overlay.height] = [canvas.width, canvas.height];
 }
 
-/** Start the chosen backend and load the chosen artifact into it, where that is not done already. */
-async function prepare() {
-  const backend = backendSelect.value;
-  const listed = artifacts.get(artifactSelect.value);
-  if (loaded?.listed === listed && loaded.backend === backend) return loaded;
-  loaded?.predictor.dispose();
-  loaded = null;
-  await BACKENDS[backend]();
-  if (!(await core.setBackend(backend).catch(() => false))) {
-    throw new Error(`This browser cannot compute with ${backendSelect.selectedOptions[0].text}. Choose another one.`);
-  }
-  const beside = fetchBeside(new URL(listed.model, document.baseURI));
-  const predictor = await openPredictor(tf, beside, listed.card).catch((fault) => {
-    throw new Error(`The model ${listed.name} could not be loaded: ${fault.message}`);
-  });
-  const { width, height } = listed.card.resize;
-  // The first answer compiles kernels; it should not be a user's.
-  await predictor.answer({ data: new Uint8Array(height * width * 3), width, height });
-  loaded = { predictor, listed, backend };
-  return loaded;
-}
+/** The artifact that is chosen, loaded into the backend that is chosen. */
+const prepare = () => load(artifacts.get(artifactSelect.value), backendSelect.value);
 
 /** Decode, resize and answer one picture, and show what came out. */
 async function respond({ pixels, name }) {
@@ -135,8 +103,8 @@ async function update() {
       stale = false;
       answer.setAttribute("aria-busy", "true");
       try {
-        if (picture) await respond(picture);
-        else await prepare();
+        const shown = picture;
+        await inTurn(() => (shown ? respond(shown) : prepare()));
         say("");
         if (!picture) forget("Draw something, or choose a picture.");
       } catch (fault) {
@@ -209,8 +177,8 @@ function choose() {
 }
 
 async function main() {
-  setWasmPaths(new URL(".", document.baseURI).href);
-  core.enableProdMode();
+  startEngine();
+  for (const [name, { title }] of Object.entries(BACKENDS)) backendSelect.add(new Option(title, name));
   listen();
   let samples;
   try {

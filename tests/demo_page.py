@@ -1,0 +1,102 @@
+"""The page of a result folder in the machine's Chromium, for the tests that use it: server, browser, pictures."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import uvicorn
+from PIL import Image
+from playwright.sync_api import Browser, Error, Page, expect, sync_playwright
+
+from pipeline import server
+
+CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+ARGUMENTS = ("--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1")
+
+# What imports this is skipped too.
+if os.environ.get("CUTPOINT_NO_BROWSER", "0") not in ("", "0"):
+    pytest.skip("CUTPOINT_NO_BROWSER=1: not run", allow_module_level=True)
+
+
+@contextlib.contextmanager
+def started_browser(*arguments: str) -> Iterator[Browser]:
+    """Start the machine's Chromium, with no other host to be found."""
+    found = [os.environ.get("CUTPOINT_CHROMIUM"), *(shutil.which(name) for name in CHROMIUMS)]
+    with sync_playwright() as playwright:
+        try:
+            path = next((each for each in found if each), None)
+            browser = playwright.chromium.launch(executable_path=path, args=[*ARGUMENTS, *arguments])
+        except Error as fault:
+            pytest.fail(
+                f"No Chromium can be started: run `make setup-browser`. CUTPOINT_NO_BROWSER=1 goes without.\n{fault}"
+            )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with started_browser() as browser:
+        yield browser
+
+
+@contextlib.contextmanager
+def serving(out: Path) -> Iterator[str]:
+    """Serve the page of a result folder; gives its address."""
+    with server._listen("127.0.0.1", 0) as listener:
+        site = uvicorn.Server(uvicorn.Config(server.application(out), log_level="warning"))
+        thread = threading.Thread(target=site.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        finally:
+            site.should_exit = True
+            thread.join(10)
+
+
+def listen_for_complaints(page: Page, url: str) -> list[str]:
+    """Give the list that fills with what a page complains of from now on, and with what it asks other hosts for."""
+    complaints: list[str] = []
+    page.on("console", lambda message: complaints.append(f"{message.type}: {message.text}"))
+    page.on("pageerror", lambda fault: complaints.append(f"exception: {fault}"))
+    page.on("requestfailed", lambda request: complaints.append(f"failed: {request.url}"))
+    page.on("request", lambda request: request.url.startswith((url, "blob:")) or complaints.append(request.url))
+    return complaints
+
+
+@contextlib.contextmanager
+def opened(browser: Browser, url: str, **options: object) -> Iterator[Page]:
+    """The page, loaded; it must have complained of nothing and asked nobody else when the test is over."""
+    page = browser.new_page(**{"viewport": {"width": 1200, "height": 1100}, **options})
+    complaints = listen_for_complaints(page, url)
+    page.goto(url)
+    expect(page.locator("#headline")).to_have_text("Draw something, or choose a picture.", timeout=30_000)
+    yield page
+    page.close()
+    assert complaints == []
+
+
+def picture(width: int = 57, height: int = 41, channels: int = 3) -> np.ndarray:
+    """A picture of soft random blots, uint8 (height, width, channels)."""
+    coarse = np.random.default_rng([width, channels]).integers(0, 256, (5, 7, channels), dtype=np.uint8)
+    return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def encoded(array: np.ndarray, kind: str = "PNG", **options) -> bytes:
+    """A picture as the bytes of a file."""
+    file = io.BytesIO()
+    Image.fromarray(array).save(file, kind, **options)
+    return file.getvalue()
+
+
+def choose(page: Page, name: str, data: bytes) -> None:
+    """Give the page a file, as its user would choose it."""
+    page.get_by_test_id("file-input").set_input_files({"name": name, "mimeType": "", "buffer": data})
