@@ -20,7 +20,7 @@ import numpy as np
 from exporters.cloning import clone
 from exporters.correction import is_weighted
 from exporters.inputs import Inputs
-from exporters.keras_graph import calls_of
+from exporters.keras_graph import answers_of, calls_of, walk
 from exporters.simulation import activation_bounds
 
 IMAGES = 96
@@ -136,16 +136,18 @@ def _limit(stream: _Stream, operation: Any) -> None:
 
 def _largest(model: keras.Model, streams: list[_Stream], inputs: Inputs) -> list[np.ndarray]:
     """Return the largest size of each channel of each stream, float64 (channels,)."""
-    wanted = [tensor for stream in streams for tensor in stream.stored]
-    taps = keras.Model(model.inputs, wanted)
-    found = [np.zeros(tensor.shape[-1]) for tensor in wanted]
+    found = {id(tensor): np.zeros(tensor.shape[-1]) for stream in streams for tensor in stream.stored}
+
+    def look(tensor: Any, value: Any) -> Any:
+        if id(tensor) in found:
+            rows = keras.ops.convert_to_numpy(value).reshape(-1, value.shape[-1])
+            found[id(tensor)] = np.max([found[id(tensor)], rows.max(0), -rows.min(0)], axis=0)
+        return value
+
     for start in range(0, len(inputs), BATCH):
-        values = taps(list(inputs[start : start + BATCH].named().values()), training=False)
-        for place, value in enumerate(keras.tree.flatten(values)):
-            sizes = np.abs(keras.ops.convert_to_numpy(value)).reshape(-1, value.shape[-1]).max(0)
-            found[place] = np.maximum(found[place], sizes)
-    left = iter(found)
-    return [np.max([next(left) for _ in stream.stored], axis=0) for stream in streams]
+        given = inputs[start : start + BATCH].named().values()
+        walk(model, list(map(keras.ops.convert_to_tensor, given)), answers_of, look)
+    return [np.max([found[id(tensor)] for tensor in stream.stored], axis=0) for stream in streams]
 
 
 def _factors(stream: _Stream, largest: np.ndarray) -> np.ndarray:

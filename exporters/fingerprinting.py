@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -13,6 +14,7 @@ from exporters.columns_encoder import ColumnsEncoder
 from exporters.fingerprints import Fingerprint, WeightSet
 from exporters.folding import scale_and_shift
 from exporters.inputs import Inputs, as_inputs
+from exporters.keras_graph import answers_of, walk
 
 BATCH = 16
 # Layers that bring no constants of reals into an artifact, or only ones that are written down here.
@@ -181,7 +183,7 @@ def _spans(
         for tensor in (each.output, each.input)
     ]
     probed = {id(tensor): tensor for alone, *others in wanted for tensor in (alone, *others[0], *others[1])}
-    ends = dict(zip(probed, _ends(keras.Model(model.inputs, list(probed.values())), len(probed), inputs), strict=True))
+    ends = _ends(model, list(probed.values()), inputs)
     spans = []
     for alone, beside, together in wanted:
         found = [ends[id(alone)]]
@@ -238,15 +240,22 @@ def _union(spans: list[tuple[float, float]]) -> tuple[float, float]:
     return min(low for low, _ in spans), max(high for _, high in spans)
 
 
-def _ends(probe: keras.Model, count: int, inputs: Inputs) -> list[tuple[float, float]]:
-    least, largest = np.full(count, np.inf), np.full(count, -np.inf)
-    for start in range(0, len(inputs), BATCH):
-        batch = list(inputs[start : start + BATCH].named().values())
-        values = keras.tree.flatten(probe(batch if len(batch) > 1 else batch[0], training=False))
-        for index, value in enumerate(values):
+def _ends(model: keras.Model, probed: list[keras.KerasTensor], inputs: Inputs) -> dict[int, tuple[float, float]]:
+    """Return id of a symbolic tensor -> the least and the largest value that it has."""
+    ends = {id(tensor): (np.inf, -np.inf) for tensor in probed}
+
+    def look(tensor: keras.KerasTensor, value: Any) -> Any:
+        if id(tensor) in ends:
             found = keras.ops.convert_to_numpy(value)
-            least[index], largest[index] = min(least[index], found.min()), max(largest[index], found.max())
-    return [(float(low), float(high)) for low, high in zip(least, largest, strict=True)]
+            ends[id(tensor)] = _union([ends[id(tensor)], (float(found.min()), float(found.max()))])
+        return value
+
+    for start in range(0, len(inputs), BATCH):
+        given = list(map(keras.ops.convert_to_tensor, inputs[start : start + BATCH].named().values()))
+        for tensor, value in zip(model.inputs, given, strict=True):
+            look(tensor, value)
+        walk(model, given, answers_of, look)
+    return ends
 
 
 def _others(model: keras.Model) -> dict[str, np.ndarray]:

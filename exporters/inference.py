@@ -13,17 +13,19 @@ from exporters.calibration import with_full_range
 from exporters.cloning import leaves, set_weights
 from exporters.columns_ranges import fit_to_features
 from exporters.contract import WHOLE_NUMBERS, features_names
-from exporters.correction import GRIDS, can_correct, correct, working_bytes
+from exporters.correction import can_correct, correct, working_bytes
 from exporters.equalisation import equalise
 from exporters.errors import CutpointError, InputError
 from exporters.fingerprinting import weight_set
 from exporters.fingerprints import WeightSet
 from exporters.folding import Folded, fold
 from exporters.inputs import Inputs, as_inputs
+from exporters.keras_graph import answers_of, walk
 from exporters.memory import give_back
 from exporters.opaque import is_opaque
+from exporters.rounding import ACTIVATION_STEPS, GRIDS, PLAIN, rounding_of
 from exporters.saved_model import takes_columns, write_saved_model
-from exporters.simulation import ACTIVATION_STEPS, answers_in_steps
+from exporters.simulation import answers_in_steps
 
 # Folding only changes the roundings of float32. Most networks hardly show them; where a BatchNorm divides by next to nothing,
 # the unfolded network's own are as large: then the folded one is held to what those are.
@@ -33,10 +35,7 @@ MOST_OF_OWN_ROUNDINGS = 4.0
 LARGEST_UNCERTAIN_DIFFERENCE = 1e-4
 CHECKED_IMAGES = 16
 BATCH = 4
-PLAIN = "plain"
-# Behind the name of a grid: activations are rounded too, see `simulation.ACTIVATION_STEPS`.
-WHOLE = "_whole"
-# Behind that: the encoded columns lie in the range of the features, see `fit_to_features`.
+# Behind a rounding's name: the encoded columns lie in the range of the features, see `fit_to_features`.
 FITTED = "_fitted"
 
 
@@ -134,13 +133,6 @@ class InferenceModels:
         return weight_set(self.model(precision), with_full_range(self._inputs) if whole else None)
 
 
-def rounding_of(precision: str) -> str:
-    """Return how a precision is rounded where the model can be corrected: `plain`, or the name of a grid, maybe with `_whole`."""
-    if precision not in GRIDS:
-        return PLAIN
-    return GRIDS[precision].__name__ + (WHOLE if precision in ACTIVATION_STEPS else "")
-
-
 def check_inputs(model: keras.Model, inputs: Inputs) -> None:
     """Raise InputError where pictures come without the columns that a model takes, or with columns that it does not."""
     wanted = model.inputs[1].shape[-1] if takes_columns(model) else None
@@ -217,11 +209,13 @@ def _widened(config: Any) -> Any:
 
 def _answers(model: keras.Model, cuts: tuple[str, ...], batch: list[np.ndarray]) -> list[np.ndarray]:
     wanted = [*model.outputs, *(model.get_layer(each).output for each in cuts)]
-    taps = keras.Model(model.inputs, wanted)
-    parts = []
-    # A few at a time: Keras holds every layer's answers until the last one's are there.
+    kept = {id(tensor): [] for tensor in wanted}
+
+    def keep(tensor: Any, value: Any) -> Any:
+        if id(tensor) in kept:
+            kept[id(tensor)].append(keras.ops.convert_to_numpy(value))
+        return value
+
     for start in range(0, len(batch[0]), BATCH):
-        given = [each[start : start + BATCH] for each in batch]
-        found = keras.tree.flatten(taps(given if len(given) > 1 else given[0], training=False))
-        parts.append([keras.ops.convert_to_numpy(each) for each in found])
-    return [np.concatenate(each) for each in zip(*parts, strict=True)]
+        walk(model, [keras.ops.convert_to_tensor(each[start : start + BATCH]) for each in batch], answers_of, keep)
+    return [np.concatenate(kept[id(tensor)]) for tensor in wanted]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -22,6 +22,46 @@ def consumers_of(model: keras.Model) -> dict[int, int]:
     for tensor in [each for node in calls_of(model) for each in node.input_tensors] + list(model.outputs):
         counts[id(tensor)] = counts.get(id(tensor), 0) + 1
     return counts
+
+
+def walk(
+    model: keras.Model, given: Sequence[Any], call: Callable[[Any, Mapping], list], change: Callable[[Any, Any], Any]
+) -> list[Any]:
+    """Compute a model's outputs call by call; what nothing takes any more is let go of at once.
+
+    Args:
+        model: functional.
+        given: a value for each of its inputs.
+        call: (a call of the graph, id of a symbolic tensor -> its value) -> what the call gives, as `answers_of` returns it.
+        change: (symbolic tensor, its value) -> what goes on in its place.
+
+    Returns:
+        A value for each of the model's outputs.
+    """
+    graph = graph_of(model)
+    values = {id(tensor): value for tensor, value in zip(graph.inputs, given, strict=True)}
+    remaining = consumers_of(graph)
+    for node in calls_of(graph):
+        for tensor, value in zip(node.outputs, call(node, values), strict=True):
+            values[id(tensor)] = change(tensor, value)
+        let_go(node, values, remaining)
+    return [values[id(tensor)] for tensor in graph.outputs]
+
+
+def let_go(node: Any, values: dict[int, Any], remaining: dict[int, int]) -> None:
+    """Remove from `values` what a call was the last to take; `remaining`, as `consumers_of` gives it, counts down."""
+    for tensor in node.input_tensors:
+        remaining[id(tensor)] -= 1
+        if not remaining[id(tensor)]:
+            del values[id(tensor)]
+
+
+def answers_of(node: Any, values: Mapping[int, Any]) -> list[Any]:
+    """Return what a call gives, in inference, where `values` has what it takes: id of a symbolic tensor -> a tensor."""
+    arguments, options = node.arguments.fill_in({id(tensor): values[id(tensor)] for tensor in node.input_tensors})
+    if "training" in getattr(node.operation, "_call_context_args", {}):
+        options = {**options, "training": False}
+    return keras.tree.flatten(node.operation(*arguments, **options))
 
 
 def rebuild(model: keras.Model, replace: Callable[[Any], Callable]) -> keras.Model:

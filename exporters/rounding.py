@@ -128,3 +128,24 @@ def _inverse_of_upper(upper: np.ndarray) -> np.ndarray:
     inverse[:, :half, :half], inverse[:, half:, half:] = first, last
     inverse[:, :half, half:] = -first @ upper[:, :half, half:] @ last
     return inverse
+
+
+GRIDS: dict[str, GridMaker] = {
+    "float16": float16_grid,
+    "uint8": per_channel_grid,
+    "dynamic_int8": per_channel_grid,
+    "int8": per_channel_grid,
+    "int16x8": per_channel_grid,
+}
+# Precision -> steps between the least and the largest value of an activation. The 65,535 of int16x8 change next to nothing.
+ACTIVATION_STEPS = {"int8": 255}
+# A rounding is the name of a grid; behind it: activations are rounded too.
+PLAIN = "plain"
+WHOLE = "_whole"
+
+
+def rounding_of(precision: str) -> str:
+    """Return how a precision is rounded where the model can be corrected: `plain`, or the name of a grid, maybe with `_whole`."""
+    if precision not in GRIDS:
+        return PLAIN
+    return GRIDS[precision].__name__ + (WHOLE if precision in ACTIVATION_STEPS else "")

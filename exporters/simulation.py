@@ -6,16 +6,18 @@ Rounding to such steps in float gives what the device will give, up to the last 
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import keras
 import numpy as np
 
 from exporters.inputs import Inputs
-from exporters.keras_graph import calls_of, consumers_of
+from exporters.keras_graph import calls_of, consumers_of, walk
+from exporters.rounding import ACTIVATION_STEPS
+from exporters.slices import answers_in_slices, clip, in_parts
 
-# Precision -> steps between the least and the largest value of an activation. The 65,535 of int16x8 change next to nothing.
-ACTIVATION_STEPS = {"int8": 255}
 Bounds = tuple[float, float] | None
 _RANGES = {keras.activations.relu: (0.0, float("inf")), keras.activations.relu6: (0.0, 6.0)}
 BATCH = 32
@@ -27,7 +29,7 @@ def answers_in_steps(model: keras.Model, inputs: Inputs, precision: str) -> list
     Args:
         model: functional, as `fold` gives it, its weights rounded already or not.
         inputs: uint8 (N, height, width, 3), with columns where the model takes them; the steps are those of each batch.
-        precision: a key of ACTIVATION_STEPS, or another one, whose activations are not rounded.
+        precision: a key of `rounding.ACTIVATION_STEPS`, or another one, whose activations are not rounded.
 
     Returns:
         One float32 array (N, ...) for each of the model's outputs.
@@ -40,20 +42,37 @@ def answers_in_steps(model: keras.Model, inputs: Inputs, precision: str) -> list
 
 
 def _walk(model: keras.Model, given: list[np.ndarray], steps: int | None) -> list[np.ndarray]:
-    values = {id(tensor): keras.ops.convert_to_tensor(each) for tensor, each in zip(model.inputs, given, strict=True)}
-    followers, remaining = followers_of(model), consumers_of(model)
-    for node in calls_of(model):
-        known = {id(tensor): values[id(tensor)] for tensor in node.input_tensors}
-        arguments, options = node.arguments.fill_in(known)
-        found = keras.tree.flatten(node.operation(*arguments, **options))
-        for tensor, value in zip(node.outputs, found, strict=True):
-            stored = steps and is_stored(followers.get(id(tensor), []))
-            values[id(tensor)] = in_steps(value, steps) if stored else value
-        for tensor in node.input_tensors:
-            remaining[id(tensor)] -= 1
-            if not remaining[id(tensor)]:
-                del values[id(tensor)]
-    return [keras.ops.convert_to_numpy(values[id(tensor)]) for tensor in model.outputs]
+    followers, once = followers_of(model), taken_once(model)
+
+    def change(tensor: Any, value: np.ndarray) -> np.ndarray:
+        return in_steps(value, steps) if steps and is_stored(followers.get(id(tensor), [])) else value
+
+    return walk(model, given, functools.partial(answers_in_arrays, count=len(given[0]), once=once), change)
+
+
+def answers_in_arrays(
+    node: Any, values: Mapping[int, np.ndarray], count: int, once: Collection[int]
+) -> list[np.ndarray]:
+    """Return what a call gives for `count` pictures, as `answers_in_slices` does; some work in the array that they take.
+
+    `once` has the ids of the symbolic tensors whose arrays may be so changed, see `taken_once`.
+    """
+    if is_in_place(node, once):
+        return [clip(values[id(node.input_tensors[0])], activation_bounds(node.operation))]
+    return answers_in_slices(node, values, count)
+
+
+def is_in_place(node: Any, once: Collection[int]) -> bool:
+    """Tell whether a call is a ReLU's, and the only one that takes its input."""
+    alone = isinstance(node.operation, keras.layers.ReLU | keras.layers.Activation)
+    return alone and activation_bounds(node.operation) is not None and id(node.input_tensors[0]) in once
+
+
+def taken_once(model: keras.Model) -> set[int]:
+    """Return the ids of the symbolic tensors that one call takes, and that are no inputs or outputs of the model."""
+    return {each for each, count in consumers_of(model).items() if count == 1} - {
+        id(each) for each in (*model.inputs, *model.outputs)
+    }
 
 
 def followers_of(model: keras.Model) -> dict[int, list[Any]]:
@@ -82,16 +101,16 @@ def is_stored(followers: list[Any]) -> bool:
     return not (alone and activation_bounds(followers[0]) is not None)
 
 
-def in_steps(value: Any, steps: int) -> Any:
-    """Return a tensor rounded to equal steps between the least and the largest of its values, with 0 among the steps."""
-    numbers = np.asarray(value)
-    low, high = min(0.0, float(numbers.min())), max(0.0, float(numbers.max()))
-    if not high > low:
-        return value
-    step = np.float32((high - low) / steps)
-    zero = np.rint(-low / step)
-    rounded = np.empty_like(numbers)
-    # One picture at a time: of all together every step of this would take as much memory as they do.
-    for place, each in enumerate(numbers):
-        rounded[place] = (np.clip(np.rint(each / step) + zero, 0, steps) - zero) * step
-    return keras.ops.convert_to_tensor(rounded)
+def in_steps(values: np.ndarray, steps: int) -> np.ndarray:
+    """Round an array to equal steps between the least and the largest of its values, with 0 among the steps, in place."""
+    low, high = min(0.0, float(values.min())), max(0.0, float(values.max()))
+    if high > low:
+        step = np.float32((high - low) / steps)
+        zero = np.rint(-low / step)
+        for part in in_parts(values):
+            np.rint(np.divide(part, step, out=part), out=part)
+            part += zero
+            np.clip(part, 0, steps, out=part)
+            part -= zero
+            part *= step
+    return values
