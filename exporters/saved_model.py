@@ -38,23 +38,25 @@ def write_saved_model(
     carried = {FEATURES_NAME: cut} if isinstance(cut, str) else dict(cut or {})
     # First, because a part of a model, such as `body`, can only be made at the cost of the whole's description.
     write_keras_model(model, carried, folder)
-    archive = keras.export.ExportArchive()
-    archive.track(model)
+    traced = {}
     served = model
     if carried:
         features = {name: model.get_layer(layer).output for name, layer in carried.items()}
         # Named, because Keras would number it by a counter of the process, and the name stands in the graph.
         both = keras.Model(model.inputs, {**named_outputs(model), **features}, name=model.name)
-        _add_endpoint(archive, WITH_FEATURES, both)
+        traced[WITH_FEATURES] = _trace(both)
         served = both if features_everywhere else model
-    _add_endpoint(archive, SERVING, served)
+    traced[SERVING] = _trace(served)
     if takes_columns(model):
         encoded = model.get_layer(COLUMNS_ENCODED).output
         encoder = keras.Model(model.inputs[1], {COLUMNS_ENCODED: encoded}, name=f"{model.name}_{ENCODER}")
         body = keras.Model([model.inputs[0], encoded], named_outputs(served), name=f"{model.name}_{BODY}")
-        _add_endpoint(archive, ENCODER, encoder, COLUMNS_NAME)
-        _add_endpoint(archive, BODY, body, INPUT_NAME, COLUMNS_ENCODED)
-    archive.write_out(str(folder), verbose=False)
+        traced[ENCODER] = _trace(encoder, COLUMNS_NAME)
+        traced[BODY] = _trace(body, INPUT_NAME, COLUMNS_ENCODED)
+    # Not by Keras's `ExportArchive`, which has every signature traced three times.
+    module = tf.Module()
+    module.held = list({id(each): each for function in traced.values() for each in function.variables}.values())
+    tf.saved_model.save(module, str(folder), signatures=traced)
     return folder
 
 
@@ -77,17 +79,18 @@ def takes_columns(model: keras.Model) -> bool:
     return len(model.inputs) > 1
 
 
-def _add_endpoint(archive: keras.export.ExportArchive, name: str, model: keras.Model, *inputs: str) -> None:
-    """Trace a model under a name; `inputs` are the names that its inputs get."""
+def _trace(model: keras.Model, *inputs: str) -> tf.types.experimental.ConcreteFunction:
+    """Return a model as TensorFlow computes it; `inputs` are the names that its inputs get."""
     names = inputs or (INPUT_NAME, COLUMNS_NAME)[: len(model.inputs)]
-    signature = [
+    given = [
         tf.TensorSpec((None, *each.shape[1:]), tf.float32, name=called)
         for each, called in zip(model.inputs, names, strict=True)
     ]
     if len(names) == 1:
-        archive.add_endpoint(name, lambda image: _floats(model(image, training=False)), signature)
+        function = tf.function(lambda image: _floats(model(image, training=False)), autograph=False)
     else:
-        archive.add_endpoint(name, lambda image, second: _floats(model([image, second], training=False)), signature)
+        function = tf.function(lambda image, second: _floats(model([image, second], training=False)), autograph=False)
+    return function.get_concrete_function(*given)
 
 
 def named_outputs(model: keras.Model) -> dict[str, keras.KerasTensor]:
