@@ -1,93 +1,23 @@
-"""Makes artifacts into the cache: whole groups of them, each of which has what it is made from to itself.
-
-Precisions of one rounding are made from one corrected model and one SavedModel. Groups share nothing but the Keras model and
-its pictures, and so can be made in several processes at once, with the same bytes as one after another.
-"""
+"""Makes artifacts into the cache: whole groups of them, each of which has what it is made from to itself."""
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import tempfile
+import collections
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from exporters.contract import ArtifactName, Card
+from exporters.contract import ArtifactName
 from exporters.errors import InputError
 from exporters.export import export_artifact, keep_in_cache
 from exporters.fingerprints import write_fingerprints
-from exporters.inference import InferenceModels, rounding_of
+from exporters.inference import InferenceModels
 from exporters.memory import give_back
 from exporters.opaque import load_model
 from pipeline import bundle
 from pipeline.advice.blas import one_thread
+from pipeline.orders import Made, Order, Places, Task
 from pipeline.stages import Stage, forget_peak, peak_memory_bytes
-
-Group = tuple[ArtifactName, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class Order:
-    """What artifacts are made from and where they go, as plain values that other processes can be sent.
-
-    `out` is the result folder, `cache` the cache's folder of artifacts, `key` what tells artifacts of different models apart.
-    """
-
-    out: Path
-    card: Card
-    cache: Path
-    key: str
-    features_everywhere: bool
-
-    def artifact(self, name: ArtifactName) -> Path:
-        """Return where the cache keeps an artifact."""
-        return self.cache / f"{self.key}-{name}"
-
-    def weights(self, precision: str) -> Path:
-        """Return where the cache keeps what an artifact of a precision must hold."""
-        return self.cache / f"{self.key}-weights-{precision}"
-
-    def is_made(self, name: ArtifactName) -> bool:
-        """Tell whether the cache holds an artifact."""
-        return self.artifact(name).is_dir() and self.weights(name.precision).is_dir()
-
-
-@dataclasses.dataclass(frozen=True)
-class Made:
-    """How the making of one artifact went: its stage, and the error that tells why it cannot be made."""
-
-    name: ArtifactName
-    stage: Stage
-    fault: InputError | None = None
-
-
-def groups_of(names: Iterable[ArtifactName]) -> list[Group]:
-    """Return the artifacts in groups that share a rounding, those that take longest first."""
-    groups: dict[str, list[ArtifactName]] = {}
-    for name in names:
-        groups.setdefault(rounding_of(name.precision), []).append(name)
-    # A longer name is one of more steps.
-    return [tuple(groups[rounding]) for rounding in sorted(groups, key=len, reverse=True)]
-
-
-@dataclasses.dataclass(frozen=True)
-class Places:
-    """Where one process works: `saved` holds its SavedModels, `making`, on the cache's file system, what will be moved there."""
-
-    saved: Path
-    making: Path
-
-
-@contextlib.contextmanager
-def places_for(order: Order) -> Iterator[Places]:
-    """Make the places of one process, and remove them with all that is left in them."""
-    order.cache.mkdir(parents=True, exist_ok=True)
-    with (
-        tempfile.TemporaryDirectory(prefix="saved-model-", dir=order.out / bundle.MARK) as saved,
-        tempfile.TemporaryDirectory(prefix=".making-", dir=order.cache) as making,
-    ):
-        yield Places(Path(saved), Path(making))
 
 
 class Maker:
@@ -117,27 +47,46 @@ class Maker:
         """About how many bytes a correction would take with all of its images; 0 where no precision is corrected."""
         return self._models.working_bytes
 
-    def make(self, group: Group, say: Callable[[str], None]) -> Iterator[Made]:
-        """Make a group into the cache, one artifact after another; `say` is given a line when each is begun."""
-        for name in group:
+    def make(
+        self, task: Task, say: Callable[[str], None], give: Callable[[Task], None] | None = None
+    ) -> Iterator[Made]:
+        """Make a task's artifacts into the cache, one after another.
+
+        Args:
+            task: what is made, all of it of one rounding.
+            say: given a line when an artifact is begun.
+            give: given the artifacts behind the first one, each as a task of its own, once there is a SavedModel that any
+                process can make them from; None: all of them are made here.
+        """
+        waiting = collections.deque(task.names)
+        while waiting:
+            name = waiting.popleft()
             say(f"export {name}: converting")
             forget_peak()
             start, fault = time.monotonic(), None
             try:
                 with one_thread():
-                    self._make(name)
+                    saved = task.saved or self._prepare([name, *waiting] if give else [name])
+                    while give and waiting:
+                        give(Task((waiting.pop(),), saved))
+                    self._make(name, saved)
             except InputError as refusal:
                 fault = refusal
             # Ten conversions of a large network would otherwise keep what each of them left behind.
             give_back()
             yield Made(name, Stage(f"export {name}", round(time.monotonic() - start, 3), peak_memory_bytes()), fault)
 
-    def _make(self, name: ArtifactName) -> None:
-        order, saved = self._order, self._models.saved_model(name.precision)
+    def _prepare(self, names: Sequence[ArtifactName]) -> Path:
+        """Return the SavedModel that artifacts are made from; what they must hold is in the cache then."""
+        saved = self._models.saved_model(names[0].precision)
+        for precision in dict.fromkeys(name.precision for name in names):
+            self._make_fingerprints(precision)
+        return saved
+
+    def _make(self, name: ArtifactName, saved: Path) -> None:
+        order, making = self._order, self._places.making
         everywhere = order.features_everywhere
-        making, calibration = self._places.making, self._calibration
-        made = export_artifact(name, saved, order.card, making, calibration, features_everywhere=everywhere)
-        self._make_fingerprints(name.precision)
+        made = export_artifact(name, saved, order.card, making, self._calibration, features_everywhere=everywhere)
         keep_in_cache(made, order.artifact(name))
 
     def _make_fingerprints(self, precision: str) -> None:

@@ -21,7 +21,7 @@ from exporters.golden import sha256_of
 from exporters.inputs import Inputs
 from exporters.papers import parse_artifact_name
 from pipeline import bundle
-from pipeline.making import Made, Order
+from pipeline.orders import Made, Order
 from pipeline.run import versions
 from pipeline.side_by_side import make_all
 from pipeline.stages import Stage, StageLog

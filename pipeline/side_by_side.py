@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import collections
 import contextlib
+import dataclasses
+import importlib
 import multiprocessing
 import queue
 import tempfile
@@ -11,15 +12,20 @@ import threading
 import traceback
 from collections.abc import Callable, Collection, Iterator
 from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING, Any
 
 from exporters.contract import ArtifactName
-from pipeline.making import Group, Made, Maker, Order, Places, groups_of, places_for
+from exporters.memory import collecting_often, loading
 from pipeline.memory import free_memory
+from pipeline.orders import Made, Order, Places, Task, Tasks, groups_of, places_for
 from pipeline.workers import cores, end_with_parent
+
+if TYPE_CHECKING:
+    from pipeline.making import Maker
 
 # What a process has loaded before it works, and what it may take above its correction: two large networks are not made at once.
 BASE_BYTES = 2**30
-MOST_BYTES_TOGETHER = 5 * 2**30
+MOST_BYTES_TOGETHER = 7 * 2**29
 Say = Callable[[str], None]
 
 
@@ -31,36 +37,38 @@ def make_all(order: Order, names: Collection[ArtifactName], say: Say) -> Iterato
         names: what is made.
         say: given a line when an artifact is begun, from any thread.
     """
-    groups = collections.deque(groups_of(names))
+    groups = groups_of(names)
+    tasks = Tasks(map(Task, groups))
     finished: queue.SimpleQueue[Made | BaseException | None] = queue.SimpleQueue()
     with contextlib.ExitStack() as stack:
         places = stack.enter_context(places_for(order)), stack.enter_context(places_for(order))
-        # It loads TensorFlow while this process loads and folds the model.
+        # It loads TensorFlow while this process does.
         worker = stack.enter_context(_Worker(order, places[1])) if len(groups) > 1 and cores() > 1 else None
-        maker = Maker(order, places[0])
+        maker = _maker(order, places[0])
+        stack.enter_context(collecting_often())
+        stack.callback(tasks.close)
         # The process that is ready takes what takes longest.
-        group, left = groups.popleft(), len(names)
+        task, left = tasks.take(), len(names)
         if worker and maker.working_bytes and _fits(maker.working_bytes):
-            worker.work_on(groups, say, finished)
+            worker.work_on(tasks, say, finished)
         elif worker:
             worker.stop()
         while left:
             # Where nothing is left to begin, the rest is what the other process works on.
-            for made in maker.make(group, say) if group else [finished.get()]:
+            for made in maker.make(task, say, tasks.give) if task else [finished.get()]:
                 if isinstance(made, BaseException):
                     raise made
                 if made is not None:
                     left -= 1
                     yield made
-            group = _next(groups)
+            task = tasks.take()
 
 
-def _next(groups: collections.deque[Group]) -> Group | None:
-    """Take a group, which another thread may do at the same time; None where there are no more."""
-    try:
-        return groups.popleft()
-    except IndexError:
-        return None
+def _maker(order: Order, places: Places, **options: Any) -> Maker:
+    with loading():
+        # Not at the top: the other process would start after TensorFlow is loaded here.
+        making = importlib.import_module("pipeline.making")
+    return making.Maker(order, places, **options)
 
 
 def _fits(working_bytes: int) -> bool:
@@ -92,15 +100,15 @@ class _Worker:
         self._process.kill()
         self._process.join()
 
-    def work_on(self, groups: collections.deque[Group], say: Say, finished: queue.SimpleQueue) -> None:
-        """Let the process take groups until there are none; what it makes goes to `finished`, and so does its error."""
-        threading.Thread(target=self._follow, args=(groups, say, finished), daemon=True).start()
+    def work_on(self, tasks: Tasks, say: Say, finished: queue.SimpleQueue) -> None:
+        """Let the process take tasks until they are closed; what it makes goes to `finished`, and so does its error."""
+        threading.Thread(target=self._follow, args=(tasks, say, finished), daemon=True).start()
 
-    def _follow(self, groups: collections.deque[Group], say: Say, finished: queue.SimpleQueue) -> None:
-        while group := _next(groups):
-            waiting = list(group)
+    def _follow(self, tasks: Tasks, say: Say, finished: queue.SimpleQueue) -> None:
+        while task := tasks.take(wait=True):
+            waiting = list(task.names)
             try:
-                self._connection.send(group)
+                self._connection.send(task)
                 while waiting:
                     said = self._connection.recv()
                     if isinstance(said, str):
@@ -112,7 +120,7 @@ class _Worker:
                     waiting.remove(said.name)
             except (EOFError, OSError):
                 # It was killed, for its memory perhaps: this process makes what is left.
-                groups.append(tuple(waiting))
+                tasks.give(dataclasses.replace(task, names=tuple(waiting)))
                 finished.put(None)
                 return
 
@@ -123,10 +131,11 @@ def _serve(connection: Connection, order: Order, places: Places) -> None:
     # What is half done when it is stopped goes with its places.
     tempfile.tempdir = str(places.saved)
     try:
-        maker = Maker(order, places, check=False)
-        while True:
-            for made in maker.make(connection.recv(), connection.send):
-                connection.send(made)
+        maker = _maker(order, places, check=False)
+        with collecting_often():
+            while True:
+                for made in maker.make(connection.recv(), connection.send):
+                    connection.send(made)
     except Exception as fault:
         # Its place in the code does not travel, but for this.
         fault.add_note("".join(traceback.format_exception(fault)))

@@ -22,6 +22,7 @@ LIGHT = [
     "pipeline.cli",
     "pipeline.config",
     "pipeline.dataset",
+    "pipeline.shipping",
 ]
 COMMANDS = ["run", "train", "export", "verify", "layers", "predict", "demo", "site", "doctor", "cache"]
 RUNNERS = sorted(path.stem for path in ROOT.glob("exporters/runners/*.py") if path.stem not in ("__init__", "keras"))

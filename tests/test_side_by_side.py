@@ -16,11 +16,11 @@ from exporters.errors import InputError
 from exporters.inputs import Inputs
 from pipeline import bundle, run, side_by_side
 from pipeline.assembly import save_model
-from pipeline.making import Made, Order, groups_of
+from pipeline.orders import Made, Order, groups_of
 from pipeline.terminal import Terminal
 from pipeline.workers import cores
 
-NAMES = parse_formats(("tfjs-float16", "tflite-float32", "tflite-int8", "onnx-float32"))
+NAMES = parse_formats(("tfjs-float16", "tflite-float32", "tflite-int8", "onnx-float32", "onnx-int8"))
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +152,7 @@ def test_what_one_format_cannot_hold_the_others_still_can(
     stale.mkdir(parents=True)
     with pytest.raises(InputError, match=r"TFLite cannot hold this model.*Asinh"):
         run.export(out, tuple(map(str, NAMES)), Terminal())
-    assert {path.name for path in (out / "artifacts").iterdir()} == {"tfjs-float16", "onnx-float32"}
+    assert {path.name for path in (out / "artifacts").iterdir()} == {"tfjs-float16", "onnx-float32", "onnx-int8"}
     assert (out / "golden" / "manifest.json").is_file()
     assert [stage["name"] for stage in bundle.read_state(out)["stages"]] == [f"export {name}" for name in NAMES]
 
