@@ -1,12 +1,12 @@
 """What the stock converters make of a Keras model, by their Python functions as their guides use them.
 
-As a program: `python stock.py MODEL.keras CALIBRATION.npz FOLDER` makes every artifact one after another in one process.
+As a program: `python stock.py MODEL.keras CALIBRATION.npz FOLDER NAMES` makes artifacts one after another in one process.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import keras
@@ -18,7 +18,7 @@ from onnxruntime import quantization
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
-from exporters.contract import FORMATS
+from exporters.contract import FORMATS, parse_formats
 from exporters.tfjs import _import_converter
 
 
@@ -35,8 +35,17 @@ def make(model: keras.Model, format_name: str, precision: str, folder: Path, ima
         `folder`.
     """
     folder.mkdir(parents=True)
-    {"tfjs": _tfjs, "tflite": _tflite, "onnx": _onnx}[format_name](model, precision, folder, images)
+    _converters()[format_name](model, precision, folder, images)
     return folder
+
+
+def can_make(format_name: str) -> bool:
+    """Tell whether a format has a stock converter that takes models of Keras 3."""
+    return format_name in _converters()
+
+
+def _converters() -> dict[str, Callable]:
+    return {"tfjs": _tfjs, "tflite": _tflite, "onnx": _onnx}
 
 
 def _tfjs(model: keras.Model, precision: str, folder: Path, _: np.ndarray) -> None:
@@ -74,6 +83,10 @@ def _onnx(model: keras.Model, precision: str, folder: Path, images: np.ndarray) 
         quant_pre_process(plain, prepared)
         quantization.quantize_static(prepared, folder / "model.onnx", _Images(images), per_channel=True)
         plain.unlink(), prepared.unlink()
+    if precision == "dynamic_int8":
+        plain = (folder / "model.onnx").rename(folder / "plain.onnx")
+        quantization.quantize_dynamic(plain, folder / "model.onnx")
+        plain.unlink()
 
 
 class _Images(quantization.CalibrationDataReader):
@@ -89,10 +102,9 @@ def main() -> None:
     model = keras.saving.load_model(sys.argv[1], compile=False)
     with np.load(sys.argv[2]) as arrays:
         images = arrays["images"]
-    for format_name, row in FORMATS.items():
-        for precision in row.precisions:
-            make(model, format_name, precision, Path(sys.argv[3]) / f"{format_name}-{precision}", images)
-            print(f"{format_name}-{precision}", flush=True)
+    for name in parse_formats(sys.argv[4].split(",")):
+        make(model, name.format, name.precision, Path(sys.argv[3]) / str(name), images)
+        print(name, flush=True)
 
 
 if __name__ == "__main__":
