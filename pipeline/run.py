@@ -199,6 +199,9 @@ def export(out: Path, formats: tuple[str, ...], terminal: Terminal) -> None:
     # Without the manifest nothing passes for verified: it goes first and comes back last.
     (out / "golden" / "manifest.json").unlink(missing_ok=True)
     refused = shipping.ship(out, names, state, log, terminal)
+    # The first is raised, and said by whoever catches it; precisions of one format are refused in the same words.
+    for what in dict.fromkeys(each.what for each in refused if each.what != refused[0].what):
+        terminal.say(f"export: {what}")
     if len(refused) == len(names):
         raise refused[0]
     write_manifest(out, bundle.read_card(out), limits, publish=state.get("publish", "samples"))

@@ -70,7 +70,7 @@ def _take(made: Made, order: Order, target: Path, terminal: Terminal) -> None:
     if made.fault is None:
         _copy(order.artifact(made.name), target)
         return
-    terminal.say(f"export {made.name}: {made.fault.what}")
+    terminal.say(f"export {made.name}: cannot be made")
     # One that an earlier export made of another model does not pass for this one's.
     shutil.rmtree(target, ignore_errors=True)
 
@@ -83,7 +83,8 @@ def _key(out: Path, card: Card, pictures: list[Inputs], state: dict[str, Any]) -
             digest.update(np.ascontiguousarray(each.columns).tobytes())
     digest.update(sha256_of(out / bundle.MODEL).encode())
     digest.update(str(bool(state.get("features_everywhere"))).encode())
-    for source in sorted((Path(__file__).parent.parent / "exporters").glob("*.py")):
+    exporters = Path(__file__).parent.parent / "exporters"
+    for source in sorted([*exporters.glob("*.py"), *exporters.glob("contract/*.py")]):
         # An artifact of an older exporter is not that of this one.
         digest.update(source.read_bytes())
     return digest.hexdigest()[:24]

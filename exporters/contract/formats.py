@@ -129,7 +129,7 @@ FORMATS: dict[str, Format] = {
             ),
         ),
         reader="exporters.audit.tfjs_layers:read",
-        tap="exporters.layers.tfjs_layers:activations",
+        tap="exporters.layers.tfjs:layers_activations",
         needs="node",
         carries_features=True,
         on_request=("float32",),

@@ -1,4 +1,4 @@
-"""What named nodes of a TF.js artifact give for some images, computed by TF.js in Node on the verifying backend."""
+"""What named nodes or layers of a TF.js artifact give for some images, computed by TF.js in Node on the verifying backend."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from exporters.inputs import Inputs
-from exporters.runners.tfjs import TfjsRunner
+from exporters.runners.tfjs import TfjsRunner, layers_runner
 
 
 def activations(folder: Path, names: Sequence[str], given: np.ndarray | Inputs) -> dict[str, np.ndarray]:
-    """Return what nodes of the graph give; a fused node gives what comes out behind its bias and activation.
+    """Return what nodes of a graph model give; a fused node gives what comes out behind its bias and activation.
 
     Args:
         folder: the artifact's folder, which holds `model.json`.
@@ -27,4 +27,10 @@ def activations(folder: Path, names: Sequence[str], given: np.ndarray | Inputs) 
         ParityError: there is no such node, or TF.js fails.
     """
     with TfjsRunner(folder) as runner:
+        return runner.values_of(given, names)
+
+
+def layers_activations(folder: Path, names: Sequence[str], given: np.ndarray | Inputs) -> dict[str, np.ndarray]:
+    """Return what layers of a layers model give, behind the activation that is part of them; else as `activations` does."""
+    with layers_runner(folder) as runner:
         return runner.values_of(given, names)
