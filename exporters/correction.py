@@ -148,6 +148,7 @@ def _bytes_per_image(model: keras.Model) -> int:
 
 
 def is_weighted(layer: keras.layers.Layer) -> bool:
+    """Tell whether a layer has a kernel that is rounded channel by channel: a convolution in one group, or a dense layer."""
     known = type(layer) in (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense)
     return known and getattr(layer, "groups", 1) == 1 and len(layer.output.shape) in (2, 4)
 

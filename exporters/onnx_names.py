@@ -10,6 +10,9 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from exporters.columns_graph import fed_by_columns_alone
+from exporters.contract import COLUMNS_NAME
+
 if TYPE_CHECKING:
     import onnx
 
@@ -52,6 +55,14 @@ def settle_names(model: onnx.ModelProto) -> None:
     for each in (*graph.input, *graph.output):
         if each.type.tensor_type.shape.dim and not each.type.tensor_type.shape.dim[0].HasField("dim_value"):
             each.type.tensor_type.shape.dim[0].dim_param = BATCH
+
+
+def encoder_nodes(model: onnx.ModelProto) -> list[str]:
+    """Return the names of the nodes that encode the columns, which stay in float32: a year in 8 or 16 bits is no year."""
+    inputs = {each.name for each in model.graph.input}
+    calls = [(node.input, node.output) for node in model.graph.node]
+    found = fed_by_columns_alone(calls, inputs & {COLUMNS_NAME}, inputs - {COLUMNS_NAME})
+    return [node.name for node in model.graph.node if found.intersection(node.output)]
 
 
 def _in_order(graph: onnx.GraphProto) -> list[onnx.NodeProto]:

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 from commands import cutpoint
+from onnx_graphs import check_graph
 from PIL import Image
 from random_backbones import COLORS, pictures, settle
 
@@ -92,6 +93,8 @@ def check_the_whole_way(name: str, here: Path, *, everywhere: bool = False) -> N
     """
     report = report_of(name, write_settled(name, here / "settled.weights.h5"), here, everywhere)
     check_report(report)
+    for artifact in sorted((here / "out" / "artifacts").glob("onnx-*")):
+        check_graph(artifact / "model.onnx", transposes=1)
     if not everywhere:
         check_in_plain_loops(here / "out")
 
