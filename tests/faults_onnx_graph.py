@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -146,6 +147,23 @@ def squeezes_the_wrong_axis(folder: Path) -> None:
     """No runtime can run it; nothing that is stored in reals is other than it should be."""
     with onnx_of(folder) as model:
         store_in_onnx(model, "small_1/pooled_1/Mean_Squeeze/input_1", np.array([1, 2], np.int64))
+
+
+def swapped_labels_inside(folder: Path) -> None:
+    """The card in the metadata lists the labels in another order."""
+    with onnx_of(folder) as model:
+        (entry,) = (each for each in model.metadata_props if each.key == "card")
+        card = json.loads(entry.value)
+        for output in card["outputs"]:
+            output["labels"] = output["labels"][::-1]
+        entry.value = json.dumps(card)
+
+
+def swapped_lists_inside(folder: Path) -> None:
+    """The metadata lists the labels of one head in another order; its card does not."""
+    with onnx_of(folder) as model:
+        (entry,) = (each for each in model.metadata_props if each.key == "labels.zebra")
+        entry.value = json.dumps(json.loads(entry.value)[::-1])
 
 
 def another_producer(folder: Path) -> None:

@@ -13,9 +13,11 @@ from exporters.contract import CEILINGS, Card, Output
 from exporters.export import write_papers
 from exporters.golden import GoldenSet, write_golden
 from exporters.golden_files import digest_of, images_of_files
+from exporters.onnx_metadata import describe
 from exporters.papers import parse_artifact_name
 from exporters.runners.keras import KerasRunner
 from tests import small_models
+from tests.faults_files import onnx_of
 
 # Where the largest part of an artifact lies.
 _LARGEST = {"tflite": "model.tflite", "onnx": "model.onnx", "tfjs": "group1-shard1of1.bin"}
@@ -178,7 +180,11 @@ def card_that_promises_another_shape(out: Path) -> None:
 
     for path in (out / "artifacts").iterdir():
         card = Card.read(path / "card.json")
-        write_papers(path, dataclasses.replace(card, outputs=tuple(map(longer, card.outputs))))
+        promised = dataclasses.replace(card, outputs=tuple(map(longer, card.outputs)))
+        write_papers(path, promised)
+        if (path / "model.onnx").is_file():
+            with onnx_of(path) as model:
+                describe(model, promised)
     card = dataclasses.replace(small_models.CARD, outputs=tuple(map(longer, small_models.CARD.outputs)))
     card.write(out / "card.json")
 

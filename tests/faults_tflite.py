@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +34,21 @@ def _move(model: Any, index: int) -> None:
     """Raise a zero point by a step."""
     found = model.subgraphs[0].tensors[index].quantization
     found.zeroPoint = found.zeroPoint + 1
+
+
+def swapped_lists_inside(folder: Path) -> None:
+    """The archive behind the model lists the labels of one head in another order."""
+    path = folder / "model.tflite"
+    content = path.read_bytes()
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        labels = archive.read("labels.zebra.txt")
+    swapped = b"".join(labels.splitlines(keepends=True)[::-1])
+    assert content.count(labels) == 1 and swapped != labels
+    changed = content.replace(labels, swapped)
+    # The archive notes a checksum of each member, twice.
+    sums = [zlib.crc32(each).to_bytes(4, "little") for each in (labels, swapped)]
+    assert changed.count(sums[0]) == 2
+    path.write_bytes(changed.replace(*sums))
 
 
 def weight_scale_off(folder: Path) -> None:

@@ -86,6 +86,7 @@ ISOLATED: dict[str, Isolated] = {
     "confidence": Isolated("tflite-int8", faults_tflite.softmax_too_steep),
     "features": Isolated("tfjs-float32"),
     "card inside": Isolated("tfjs-float32", faults_tfjs.swapped_labels_inside),
+    "labels inside": Isolated("onnx-float32", faults_onnx_graph.swapped_lists_inside),
     "log-probabilities": Isolated("onnx-float16", faults_onnx.answers_through_8_bits),
     "agreement": Isolated("onnx-float32", faults_onnx_graph.classes_rolled, limits={"float32": Limits(None, 0.95)}),
     "accuracy": Isolated("onnx-float32", faults_onnx_graph.classes_rolled, limits={"float32": Limits(None, 0.0, 0.01)}),

@@ -14,7 +14,7 @@ from mediapipe.tasks.metadata import metadata_schema_py_generated as schema
 from mediapipe.tasks.python import BaseOptions, vision
 
 from exporters.columns import Column
-from exporters.contract import ArtifactName, Backbone, Card, Output, Resize
+from exporters.contract import ArtifactName, Backbone, Card, Output, Resize, parse_formats
 from exporters.export import export_artifact
 from exporters.runners.tflite import TfliteRunner
 from exporters.saved_model import write_saved_model
@@ -82,6 +82,24 @@ def test_mediapipe_names_the_labels_of_every_head(precision: str, folder: Path) 
         np.testing.assert_allclose(scores, expected[name], atol=1e-5 if precision != "int8" else 1.01 / 256)
     truth = small_models.small().truth["apple"][:IMAGES]
     assert (found["apple"][1].argmax(1) == truth).mean() > 0.8
+
+
+@pytest.mark.parametrize(
+    "name", ["tflite-int8-float_io", "tflite-int8-batch1", "tflite-int16x8", "tflite-float32-batch1"]
+)
+def test_mediapipe_names_the_labels_of_variants_too(
+    name: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    one, (parsed,) = small_models.small(), parse_formats([name])
+    saved = small_models.inference_models(tmp_path_factory.getbasetemp()).saved_model(parsed.precision)
+    path = export_artifact(parsed, saved, one.card, tmp_path, one.calibration_images)
+    with TfliteRunner(path) as runner:
+        expected = runner.predict(one.images[:IMAGES])
+    found = classified(path, one.images[:IMAGES])
+    assert sorted(found) == ["apple", "zebra"]
+    for head, (labels, scores) in found.items():
+        assert labels == list(LABELS[head])
+        np.testing.assert_allclose(scores, expected[head], atol=1e-5 if parsed.precision != "int8" else 1.01 / 256)
 
 
 def test_a_binary_head_names_the_label_whose_probability_it_is(tmp_path: Path) -> None:

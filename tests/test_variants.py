@@ -19,10 +19,12 @@ from exporters.runtimes import open_runner
 from exporters.verification import verify_artifact, verify_folder
 from tests import column_models, small_models
 
-# One of each kind of file: what differs between further precisions is tested with the plain artifacts.
-MADE = (
-    *("tflite-float32-batch1", "tflite-int8-batch1", "tflite-int8-float_io", "tflite-int16x8-batch1"),
-    *("onnx-float32-batch1", "onnx-int8-batch1"),
+MADE = tuple(
+    f"{format_name}-{precision}-{variant}"
+    for format_name, row in FORMATS.items()
+    for precision in row.precisions
+    for variant, precisions in row.variants.items()
+    if precision in precisions
 )
 
 

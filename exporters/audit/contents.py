@@ -84,7 +84,8 @@ class Contents:
     format has none; `weights` stored dtype -> how many values, over all constants of more than one value that hold
     reals (shapes and axes are left out); `activations` dtype -> how many tensors are computed in it, and `encoder` the same
     of those that come from the columns alone, which are not counted among them; `layers` in the order in which they run;
-    `constants` every other stored constant of reals, scalars included.
+    `constants` every other stored constant of reals, scalars included. `card` is what the model itself carries of card.json,
+    `labels` what it carries of the text files with labels, by their names; None where it carries none.
     """
 
     operators: Mapping[str, int]
@@ -99,3 +100,4 @@ class Contents:
     constants: tuple[Constant, ...]
     card: Mapping[str, Any] | None = None
     encoder: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    labels: Mapping[str, tuple[str, ...]] | None = None

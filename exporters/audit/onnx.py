@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -48,6 +50,7 @@ def read(folder: Path) -> Contents:
         given = {each.name for each in model.graph.initializer}
         computed = list(computed_dtypes(graph, _given(model.graph), opset))
         beside = _of_columns(graph, {each.name for each in model.graph.input} - given)
+        told = {each.key: _from_json(each.value) for each in model.metadata_props}
         return Contents(
             operators=tally((_name(each), 1) for each in nodes),
             custom_operators=tuple(sorted({_name(each) for each in nodes if schema_of(each, opset) is None})),
@@ -63,8 +66,18 @@ def read(folder: Path) -> Contents:
             activations=tally((dtype, 1) for name, dtype in computed if name not in beside),
             layers=tuple(layers),
             constants=tuple(_as_factor(graph, each) for origin, each in stored.items() if origin not in used),
+            card=told.get("card"),
             encoder=tally((dtype, 1) for name, dtype in computed if name in beside),
+            labels={f"{key}.txt": tuple(each) for key, each in told.items() if key.split(".")[0] == "labels"} or None,
         )
+
+
+def _from_json(text: str) -> Any:
+    """Return what a value of the metadata says in JSON; the text itself where somebody else wrote it otherwise."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def _as_factor(graph: Graph, constant: Constant) -> Constant:

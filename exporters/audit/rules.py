@@ -10,6 +10,7 @@ import numpy as np
 from exporters.audit.contents import DENSE, LINEAR, RELU, RELU6, Constant, Contents, Layer, Port, Quantisation
 from exporters.audit.weights import HALF_A_STEP, Difference, Pair, compare_constant
 from exporters.contract import (
+    BINARY,
     COLUMNS_ENCODED,
     COLUMNS_NAME,
     FORMATS,
@@ -21,7 +22,7 @@ from exporters.contract import (
     Format,
 )
 from exporters.fingerprints import WeightSet
-from exporters.papers import artifact_card
+from exporters.papers import artifact_card, labels_files
 
 # Precision -> how its kernels are stored.
 STORED = {
@@ -171,6 +172,20 @@ def card_inside(subject: Subject) -> list[str]:
     if subject.card is None or inside is None or inside == subject.card.to_json():
         return []
     return ["the card inside the model is another one than card.json"]
+
+
+def labels_inside(subject: Subject) -> list[str]:
+    """Labels that are carried inside the model are the card's; of one probability also the one label that it is of."""
+    inside = subject.contents.labels
+    if subject.card is None or inside is None:
+        return []
+    promised = labels_files(subject.card)
+    ways = {name: {labels} for name, labels in promised.items()}
+    for output in subject.card.outputs:
+        of_one = {output.labels[1:]} if output.task == BINARY else set()
+        ways[f"labels.{output.name}.txt"] = {output.labels, *of_one}
+    wrong = [name for name, labels in inside.items() if labels not in ways.get(name, set())]
+    return [f"the labels inside the model are others than the card's: {', '.join(wrong)}"] if wrong else []
 
 
 def outputs(subject: Subject) -> list[str]:
@@ -373,6 +388,7 @@ RULES: Mapping[str, Callable[[Subject], list[str]]] = {
     "computed precision": computed_precision,
     "input": inputs,
     "card inside": card_inside,
+    "labels inside": labels_inside,
     "outputs": outputs,
     "weights": weights,
     "activations": activations,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -86,7 +87,19 @@ def read(folder: Path) -> Contents:
             layers=tuple(layers),
             constants=tuple(others),
             encoder=tally(encoder),
+            labels=_label_files(path),
         )
+
+
+def _label_files(path: Path) -> dict[str, tuple[str, ...]] | None:
+    """Return the text files with labels in the archive behind a model; None where there is no archive."""
+    if not zipfile.is_zipfile(path):
+        return None
+    with zipfile.ZipFile(path) as archive:
+        named = [each for each in archive.infolist() if each.filename.startswith("labels.")]
+        # As long as the model itself labels are not.
+        read = {each.filename: archive.read(each) for each in named if each.file_size < path.stat().st_size}
+    return {name: tuple(text.decode().split("\n")[:-1]) for name, text in read.items()}
 
 
 def _of_columns(file: File) -> set[int]:
