@@ -130,7 +130,7 @@ def test_a_converter_may_fold_the_pixel_scaling(precision: str, tmp_path: Path) 
         name = ArtifactName(format_name, precision)
         card = dataclasses.replace(one.card, cut=("first",))
         folder = export_artifact(name, models.saved_model(precision), card, tmp_path / "out", one.calibration_images)
-        found = audit(folder, name, card, models.weight_set(precision))
+        found = audit(folder, name, Card.read(folder / "card.json"), models.weight_set(precision))
         assert (found["status"], found["reason"]) == ("verified", ""), (format_name, found["reason"])
         assert found["constants"]["layers"] == 3
 
