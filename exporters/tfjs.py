@@ -17,6 +17,7 @@ from exporters.contract import MEASURED, Card
 from exporters.inputs import Inputs
 from exporters.saved_model import SERVING, WITH_FEATURES
 from exporters.tfjs_fusions import take_apart
+from exporters.tfjs_spatial import settle_maps
 from exporters.tfjs_weights import quantise_kernels, store_in_float16
 from exporters.unsupported import unsupported
 
@@ -63,6 +64,7 @@ def export(
         raise unsupported("TF.js", saved_model_dir, fault) from fault
     _settle_output_names(out / MODEL_FILE)
     take_apart(out)
+    settle_maps(out, saved_model_dir)
     if precision == "float16":
         store_in_float16(out, [output.name for output in card.outputs if output.task in MEASURED])
     if precision in ("uint8", "uint16"):

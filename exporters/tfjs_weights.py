@@ -11,7 +11,7 @@ graph, before it is used: a few hundred thousand multiplications for an answer, 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ def quantise_kernels(folder: Path, dtype: str) -> None:
     """
     path = folder / "model.json"
     model = json.loads(path.read_text(encoding="utf-8"))
-    weights = _read_weights(folder, model)
+    weights = read_weights(folder, model)
     nodes = model["modelTopology"]["node"]
     scaled: dict[str, str] = {}
     largest = np.iinfo(dtype).max // 2
@@ -53,7 +53,7 @@ def quantise_kernels(folder: Path, dtype: str) -> None:
             scaled[kernel] = _add_scale(nodes, weights, kernel, _SHARED_AXES[node["op"]], largest)
         node["input"][1] = scaled[kernel]
     # TF.js reads the stored number times `scale` plus `min`: 1..255 become -127..127.
-    _write_weights(folder, model, weights, set(scaled), {"dtype": dtype, "min": -largest - 1, "scale": 1})
+    write_weights(folder, model, weights, set(scaled), {"dtype": dtype, "min": -largest - 1, "scale": 1})
     path.write_text(json.dumps(model, sort_keys=True, separators=(",", ":"), ensure_ascii=False), encoding="utf-8")
 
 
@@ -76,11 +76,11 @@ def store_in_float16(folder: Path, wide: Collection[str] = ()) -> None:
             while name in sources:
                 name = sources[name]
             found.add(name)
-    weights = _read_weights(folder, model)
+    weights = read_weights(folder, model)
     narrow = {
         name for name in found if name in weights and weights[name].dtype == np.float32 and weights[name].size > 1
     }
-    _write_weights(folder, model, weights, narrow, {"dtype": "float16"})
+    write_weights(folder, model, weights, narrow, {"dtype": "float16"})
     path.write_text(json.dumps(model, sort_keys=True, separators=(",", ":"), ensure_ascii=False), encoding="utf-8")
 
 
@@ -137,7 +137,8 @@ def _constant(name: str, shape: tuple[int, ...]) -> dict[str, Any]:
     return {"name": name, "op": "Const", "attr": {"dtype": {"type": "DT_FLOAT"}, "value": {"tensor": tensor}}}
 
 
-def _read_weights(folder: Path, model: dict[str, Any]) -> dict[str, np.ndarray]:
+def read_weights(folder: Path, model: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Return name -> values of the weights of a model.json, none of which is stored in fewer bits."""
     weights = {}
     for group in model["weightsManifest"]:
         data, start = b"".join((folder / name).read_bytes() for name in group["paths"]), 0
@@ -149,10 +150,21 @@ def _read_weights(folder: Path, model: dict[str, Any]) -> dict[str, np.ndarray]:
     return weights
 
 
-def _write_weights(
-    folder: Path, model: dict[str, Any], weights: dict[str, np.ndarray], narrow: set[str], quantization: dict[str, Any]
+def write_weights(
+    folder: Path,
+    model: dict[str, Any],
+    weights: Mapping[str, np.ndarray],
+    narrow: Collection[str] = (),
+    quantization: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write the shards; the weights named by `narrow` are stored as `quantization` says, in TF.js's words."""
+    """Write the shards in place of the old ones, and the manifest into `model`.
+
+    Args:
+        folder: holds the shards.
+        model: what model.json says, changed in place.
+        weights: name -> values, in the order in which they are stored.
+        narrow: names of those that are stored as `quantization` says, in TF.js's words.
+    """
     for group in model["weightsManifest"]:
         for name in group["paths"]:
             (folder / name).unlink()
@@ -160,8 +172,8 @@ def _write_weights(
     for name, values in weights.items():
         entry: dict[str, Any] = {"name": name, "shape": list(values.shape), "dtype": str(values.dtype)}
         if name in narrow:
-            entry["quantization"] = {**quantization, "original_dtype": "float32"}
-            values = (values - quantization.get("min", 0)).astype(quantization["dtype"])
+            entry["quantization"] = {**(quantization or {}), "original_dtype": "float32"}
+            values = (values - entry["quantization"].get("min", 0)).astype(entry["quantization"]["dtype"])
         entries.append(entry)
         parts.append(np.ascontiguousarray(values).tobytes())
     data = b"".join(parts)
