@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 
@@ -18,7 +19,7 @@ from exporters.export import export_artifact
 from exporters.inference import InferenceModels
 from exporters.inputs import Inputs
 from exporters.runners.onnx import OnnxRunner
-from exporters.runners.tfjs import TfjsRunner
+from exporters.runners.tfjs import TfjsRunner, layers_runner
 from exporters.runners.tflite import TfliteRunner
 from pipeline import bundle
 from pipeline.assembly import save_model
@@ -30,6 +31,8 @@ from tests.benchmarks.table import Row, write_row
 
 ROUNDS, REPEATS = 7, 15
 CALIBRATION_IMAGES = 200
+# The units that Teachable Machine's classifier of pictures has before its last layer.
+HIDDEN = 100
 HERE = Path(__file__).parent
 EVERY = parse_formats(tuple(FORMATS))
 BOTH = tuple(name for name in EVERY if stock.can_make(name.format))
@@ -43,8 +46,11 @@ def judge(name: str, ours: float, theirs: float, unit: str, most: float) -> None
     assert row.share <= most, row
 
 
-def export(network: Network, names: list[str], work: Path, calibration: np.ndarray) -> dict[str, Path]:
-    models = InferenceModels(with_head(network), network.cut, calibration, work, features_everywhere=False)
+def export(
+    network: Network, names: list[str], work: Path, calibration: np.ndarray, model: keras.Model | None = None
+) -> dict[str, Path]:
+    model = with_head(network) if model is None else model
+    models = InferenceModels(model, network.cut, calibration, work, features_everywhere=False)
     wanted = [ArtifactName(*name.split("-")) for name in names]
     return {
         str(name): export_artifact(
@@ -91,6 +97,19 @@ def test_float32_is_faster_and_smaller(format_name: str, runner: Callable, most:
         pass
     judge(f"{name}, size", size_of(ours) / 1e6, size_of(theirs) / 1e6, "MB", 1.0)
     judge(f"{name}, latency", my_ms, their_ms, "ms", most)
+
+
+def test_the_graph_is_faster_than_what_teachable_machine_exports(tmp_path: Path) -> None:
+    name, given, model = "tfjs-float32", images(4), with_head(V2, hidden=HIDDEN)
+    with Terminal().logging_to(tmp_path / "log.txt"):
+        theirs = stock.make_layers(model, card(V2), tmp_path / "layers")
+        ours = export(V2, [name], tmp_path / "ours", given, model)[name]
+    with TfjsRunner(ours) as mine, layers_runner(theirs) as other:
+        # They answer alike, so that it is one network that is timed.
+        np.testing.assert_allclose(mine.predict(given)["label"], other.predict(given)["label"], atol=1e-5)
+    with in_turn([TfjsRunner(ours), layers_runner(theirs)]) as (my_ms, their_ms):
+        pass
+    judge(f"{name}, latency beside layers as Teachable Machine has them", my_ms, their_ms, "ms", 0.35)
 
 
 @pytest.mark.parametrize("format_name", ["tflite", "onnx"])

@@ -58,12 +58,20 @@ def backbone(network: Network) -> keras.Model:
     return built if network.weights else settle(built, pictures(20, SIZE_PX, 0)[0] / 127.5 - 1)
 
 
-def with_head(network: Network, weights: list[np.ndarray] | None = None) -> keras.Model:
-    """Raw pixels in, `label` out: nothing folded, every layer in one graph; `weights` are the head's kernel and bias."""
+def with_head(network: Network, weights: list[np.ndarray] | None = None, hidden: int = 0) -> keras.Model:
+    """Raw pixels in, `label` out: nothing folded, every layer in one graph.
+
+    Args:
+        network: what is built below the head.
+        weights: the head's kernel and bias.
+        hidden: the units of a layer before the head, which then has no bias, as in Teachable Machine's classifiers; 0 for none.
+    """
     image = keras.Input((SIZE_PX, SIZE_PX, 3), name="image")
     scaled = keras.layers.Rescaling(1 / 127.5, -1.0, name="pixel_scaling")(image)
     pooled = keras.layers.GlobalAveragePooling2D(name="pooled")(lay_flat(backbone(network), scaled))
-    head = keras.layers.Dense(CLASSES, "softmax", name="label")
+    if hidden:
+        pooled = keras.layers.Dense(hidden, "relu", name="hidden")(pooled)
+    head = keras.layers.Dense(CLASSES, "softmax", use_bias=not hidden, name="label")
     model = keras.Model(image, {"label": head(pooled)}, name="cutpoint")
     if weights is not None:
         head.set_weights(weights)

@@ -5,6 +5,7 @@ As a program: `python stock.py MODEL.keras CALIBRATION.npz FOLDER NAMES` makes a
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,7 +19,9 @@ from onnxruntime import quantization
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
-from exporters.contract import FORMATS, parse_formats
+from exporters import tfjs_layers
+from exporters.contract import FORMATS, Card, parse_formats
+from exporters.keras_model import write_keras_model
 from exporters.tfjs import _import_converter
 
 
@@ -36,6 +39,27 @@ def make(model: keras.Model, format_name: str, precision: str, folder: Path, ima
     """
     folder.mkdir(parents=True)
     _converters()[format_name](model, precision, folder, images)
+    return folder
+
+
+def make_layers(model: keras.Model, card: Card, folder: Path) -> Path:
+    """Make a TF.js layers model of a network as it is, each BatchNorm and each activation a layer of its own.
+
+    That is what Teachable Machine exports, but for the scaling of the pixels, which its page does by the same two operators
+    in front of the model.
+
+    Args:
+        model: takes `image` (N, height, width, 3) 0..255.
+        card: of the artifact.
+        folder: is made, and holds the files.
+
+    Returns:
+        `folder`.
+    """
+    saved = folder / "saved_model"
+    write_keras_model(model, {}, saved)
+    bare = dataclasses.replace(card, cut=())
+    tfjs_layers.export(saved, bare, folder, precision="float32", calibration_images=np.zeros((0, 1, 1, 3), np.uint8))
     return folder
 
 
