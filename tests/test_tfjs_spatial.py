@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,9 +14,11 @@ import pytest
 
 from exporters import tfjs
 from exporters.audit.auditing import read_contents
-from exporters.contract import ArtifactName, Backbone, Card, Output, Resize
+from exporters.contract import FORMATS, ArtifactName, Backbone, Card, Output, Resize
 from exporters.export import export_artifact
+from exporters.runners.chromium import close_session
 from exporters.runners.tfjs import TfjsRunner
+from exporters.runtimes import open_runtime
 from exporters.saved_model import write_saved_model
 
 layers = keras.layers
@@ -24,6 +27,7 @@ CUT = "cut"
 OUTPUTS = (Output("label", "linear", "regression", (5,), activation="linear"),)
 # Relative to the largest answer.
 ROUNDING = 1e-5
+WEBGL_ROUNDING = 1e-4
 
 
 def strided(values: keras.KerasTensor) -> keras.KerasTensor:
@@ -142,6 +146,21 @@ def test_a_cut_is_still_given(middle: Callable, tmp_path: Path) -> None:
         found = runner.features(images())["features"]
     assert found.shape == expected.shape
     assert np.abs(found - expected).max() <= ROUNDING * np.abs(expected).max()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("middle", [strided, wide, uneven, gated])
+def test_answers_stay_on_webgl(middle: Callable, tmp_path: Path) -> None:
+    if os.environ.get("CUTPOINT_NO_BROWSER", "0") not in ("", "0"):
+        pytest.skip("CUTPOINT_NO_BROWSER=1: not run")
+    model = model_of(middle)
+    artifact = exported(model, tmp_path)
+    expected = np.asarray(model(images().astype(np.float32))["label"])
+    webgl = next(each for each in FORMATS["tfjs"].runtimes if each.browser and each.backend == "webgl")
+    with open_runtime(webgl, artifact) as runner:
+        found = runner.predict(images())["label"]
+    assert np.abs(found - expected).max() <= WEBGL_ROUNDING * np.abs(expected).max()
+    close_session()
 
 
 def test_nothing_is_stored_that_is_not_used(tmp_path: Path) -> None:
