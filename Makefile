@@ -29,7 +29,7 @@ locked := $(VENV)/.locked$(if $(gpu),-gpu)
 quiet = $(shell test -t 2 || echo --quiet)
 
 javascript := exporters/javascript/runner.mjs
-javascript_sources := $(filter-out %/hatch_build.py,$(wildcard web_demo/*.* web_demo/src/*))
+javascript_sources := $(filter-out %/hatch_build.py,$(wildcard web_demo/*.* web_demo/src/* web_demo/self_test/*.* web_demo/self_test/*/*.*))
 
 .PHONY: help setup setup-browser export verify demo test test-all bench lint backbone lock readme wheel clean always
 

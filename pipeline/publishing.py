@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from exporters.errors import InputError
-from exporters.golden import GOLDEN, golden_images, read_manifest
+from exporters.golden import GOLDEN, MANIFEST, golden_images, read_manifest, sha256_of
 from exporters.golden_files import EXPECTED, FILES, LOSSLESS
 
 ARRAYS = ("images.npz", "reference.npz")
+# Where the site has the list of published pictures, and the checksums and limits by which the page's self-test judges.
+SAMPLES = f"{GOLDEN}/{FILES}/{EXPECTED}"
+PUBLISHED_MANIFEST = f"{GOLDEN}/{MANIFEST}"
 
 
 def published_files(out: Path) -> dict[str, Path | bytes]:
@@ -24,20 +29,66 @@ def published_files(out: Path) -> dict[str, Path | bytes]:
     if publish == "none":
         return {}
     pictures = [path for path in sorted(folder.glob("*")) if path.suffix in LOSSLESS and not path.is_symlink()]
-    names = {path.name for path in pictures}
     files: dict[str, Path | bytes] = {f"{GOLDEN}/{FILES}/{path.name}": path for path in pictures}
-    expected = read_object(folder / EXPECTED)
-    expected["files"] = [each for each in expected.get("files", []) if each.get("file") in names]
-    files[f"{GOLDEN}/{FILES}/{EXPECTED}"] = (json.dumps(expected, ensure_ascii=False, indent=1) + "\n").encode()
+    names = frozenset(path.name for path in pictures)
+    files[SAMPLES] = _expected_of(folder / EXPECTED, _stamp(folder / EXPECTED), names)
     if publish == "all":
         files |= {f"{GOLDEN}/{name}": out / GOLDEN / name for name in ARRAYS if (out / GOLDEN / name).is_file()}
     return files
 
 
+def with_manifest(out: Path, files: Mapping[str, Path | bytes]) -> dict[str, Path | bytes]:
+    """Return the files of a site with the part of the golden set's manifest that concerns them.
+
+    Card, limits, and the checksums of what is published, of nothing else; no manifest where no test picture is. What is
+    written anew for the site has the checksum of that, but where its source is no longer the one that was exported.
+
+    Args:
+        out: the result folder.
+        files: path on the site, as in the result folder -> file or content.
+    """
+    if SAMPLES not in files:
+        return dict(files)
+    manifest = read_manifest(out)
+    # A picture that is gone is asked for too.
+    promised = {name: digest for name, digest in manifest["files"].items() if name in files or _is_sample(name)}
+    content = files[SAMPLES]
+    if isinstance(content, bytes) and promised.get(SAMPLES) == _digest_of(out / SAMPLES, _stamp(out / SAMPLES)):
+        promised[SAMPLES] = hashlib.sha256(content).hexdigest()
+    kept = {key: manifest.get(key) for key in ("schema_version", "created_from", "card", "publish", "limits")}
+    text = json.dumps({**kept, "files": promised}, ensure_ascii=False, indent=1) + "\n"
+    return {**files, PUBLISHED_MANIFEST: text.encode()}
+
+
+def _is_sample(name: str) -> bool:
+    return name.startswith(f"{GOLDEN}/{FILES}/") and name.endswith(LOSSLESS)
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    """Return what changes when a file does; the server asks for each request, and answers to label maps are long."""
+    try:
+        found = path.stat()
+    except OSError:
+        return (0, 0)
+    return found.st_mtime_ns, found.st_size
+
+
+@functools.lru_cache(maxsize=8)
+def _expected_of(path: Path, changed: tuple[int, int], names: frozenset[str]) -> bytes:
+    expected = read_object(path)
+    expected["files"] = [each for each in expected.get("files", []) if each.get("file") in names]
+    return (json.dumps(expected, ensure_ascii=False, indent=1) + "\n").encode()
+
+
+@functools.lru_cache(maxsize=8)
+def _digest_of(path: Path, changed: tuple[int, int]) -> str:
+    return sha256_of(path) if path.is_file() else ""
+
+
 def samples_listed(files: Mapping[str, Any]) -> dict[str, str]:
-    """Return what models.json says of the published pictures: `samples`, where the list of them is; nothing without one."""
-    listed = f"{GOLDEN}/{FILES}/{EXPECTED}"
-    return {"samples": listed} if listed in files else {}
+    """Return what models.json says of the published pictures: where their list and the manifest are; nothing without one."""
+    paths = {"samples": SAMPLES, "golden": PUBLISHED_MANIFEST}
+    return {key: path for key, path in paths.items() if path in files}
 
 
 def count_pictures(out: Path) -> int:

@@ -23,7 +23,7 @@ from starlette.routing import Route
 import exporters
 from exporters.contract import FORMATS, ArtifactName
 from exporters.errors import InputError
-from pipeline.publishing import published_files, read_object, samples_listed
+from pipeline.publishing import published_files, read_object, samples_listed, with_manifest
 
 PAGE = Path(exporters.__file__).parent / "javascript"
 MODEL_FILE = FORMATS["tfjs"].file
@@ -100,7 +100,7 @@ def site_files(out: Path) -> dict[str, Path | bytes]:
     for model in models(out):
         folder = out / "artifacts" / model["name"]
         files |= {f"artifacts/{model['name']}/{path.name}": path for path in _files(folder)}
-    return files | published_files(out)
+    return with_manifest(out, files | published_files(out))
 
 
 def application(out: Path, ready: Callable[[], None] = lambda: None) -> Starlette:

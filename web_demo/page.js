@@ -13,6 +13,7 @@ import { startColumnsForm } from "./columns_form.js";
 import { BACKENDS, inTurn, load, startEngine } from "./engine.js";
 import { imageToRgb } from "./predict.js";
 import { showSamples } from "./samples.js";
+import { startSelfTest } from "./self_test.js";
 
 const SHOWN_LABELS = 5;
 
@@ -190,6 +191,7 @@ async function main() {
       artifacts.set(listed.name, listed);
       artifactSelect.add(new Option(listed.name));
     }
+    startSelfTest(() => ({ models: listing.models, golden: listing.golden, backend: backendSelect.value }));
   } catch (fault) {
     forget("No model");
     say(`The list of models could not be loaded (${fault.message}). Start the server again and reload the page.`);
