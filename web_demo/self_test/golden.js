@@ -26,7 +26,7 @@ const TRUTH = "labels_";
  */
 export async function readGolden(site) {
   const { card, files: listed } = site.manifest;
-  const none = { files: 0, status: NOT_VERIFIED, reason: "there are no golden files" };
+  const none = { files: 0, status: NOT_VERIFIED, reason: "there are no golden files: nothing was compared" };
   const { part, pixels } = Object.hasOwn(listed, EXPECTED) ? await readFiles(site, card) : { part: null, pixels: none };
   const whole = [IMAGES, REFERENCE].every((path) => Object.hasOwn(listed, path)) ? await readArrays(site, card) : null;
   return { whole, files: part, pixels };
@@ -81,7 +81,7 @@ function expectedOf(bytes, card) {
 
 function pixelsOf(pictures) {
   const files = pictures.length;
-  if (files === 0) return { files, status: NOT_VERIFIED, reason: "there are no golden files" };
+  if (files === 0) return { files, status: NOT_VERIFIED, reason: "there are no golden files: nothing was compared" };
   const other = pictures.filter(({ same }) => same === false);
   if (other.length > 0) {
     const found = `${other.length} of ${files} golden files give other pixels: ${other[0].file}`;
