@@ -351,6 +351,9 @@ def test_what_is_copied_names_browser_and_device(browser: Browser, base: Path) -
         page.get_by_test_id("self-test-copy").click()
         expect(page.locator("#self-test-note")).to_have_text("Copied as Markdown.")
         text = page.evaluate("navigator.clipboard.readText()")
+        stale = "document.getElementById('self-test').click(), document.querySelector('[data-verdict]')"
+        assert page.evaluate(stale) is None, "the verdict of the run before is still there"
+        expect(page.get_by_test_id("self-test-verdict")).to_have_attribute("data-verdict", "verified", timeout=60_000)
     lines = text.split("\n")
     assert lines[0] == "## Self-test of columned: verified"
     assert f"- Browser: {result['device']['browser']} ({result['device']['user_agent']})" in lines

@@ -11,11 +11,14 @@ const panel = () => import("./self_test/panel.js");
  */
 export function startSelfTest(asked) {
   const button = byId("self-test");
-  const error = byId("self-test-error");
+  const [error, verdict] = ["self-test-error", "self-test-verdict"].map(byId);
   button.disabled = false;
   button.addEventListener("click", async () => {
     if (button.getAttribute("aria-disabled") === "true") return;
     button.setAttribute("aria-disabled", "true");
+    // What an earlier run found says nothing of this one, from the first moment on.
+    delete verdict.dataset.verdict;
+    verdict.textContent = "";
     try {
       const { run } = await panel();
       await run(asked());
