@@ -22,6 +22,7 @@ from exporters.columns import encode_cells, text_of
 from exporters.contract import SCHEMA_VERSION, Card
 from exporters.errors import InputError
 from exporters.inputs import Inputs, with_cells
+from exporters.measures import spread
 from exporters.pixels import read_picture, resize
 
 FILES = "files"
@@ -73,7 +74,9 @@ class GoldenFile:
 
 
 def prepare_files(pictures: list[Path], out: Path) -> list[Path]:
-    """Copy the first 24 test pictures as PNG into `out/golden/files`, four of them as turned JPEG too.
+    """Copy up to 24 test pictures as PNG into `out/golden/files`, four of them as turned JPEG too.
+
+    They are spread evenly over all, which often lie in the order of their labels, and are called by their place.
 
     Returns:
         The copies' paths, those in PNG first.
@@ -81,14 +84,14 @@ def prepare_files(pictures: list[Path], out: Path) -> list[Path]:
     folder = out / "golden" / FILES
     folder.mkdir(parents=True, exist_ok=True)
     written, turned = [], []
-    for index, path in enumerate(pictures[:MOST_FILES]):
-        picture = Image.fromarray(read_picture(path))
+    for count, index in enumerate(spread(len(pictures), MOST_FILES)):
+        picture = Image.fromarray(read_picture(pictures[index]))
         picture.thumbnail((LONGEST_SIDE_PX, LONGEST_SIDE_PX))
         target = folder / f"{index:04d}.png"
         picture.save(target)
         written.append(target)
-        if index < len(_TURNED):
-            turned.append(_write_turned(picture, folder / f"{index:04d}.jpg", list(_TURNED)[index]))
+        if count < len(_TURNED):
+            turned.append(_write_turned(picture, folder / f"{index:04d}.jpg", list(_TURNED)[count]))
     return written + turned
 
 

@@ -24,7 +24,14 @@ from exporters.golden import (
     write_golden,
     write_manifest,
 )
-from exporters.golden_files import LONGEST_SIDE_PX, MOST_FILES, check_pixels, images_of_files, prepare_files
+from exporters.golden_files import (
+    LONGEST_SIDE_PX,
+    MOST_FILES,
+    cells_of_files,
+    check_pixels,
+    images_of_files,
+    prepare_files,
+)
 from exporters.pixels import read_picture, resize
 from exporters.runners.keras import KerasRunner
 from tests import small_models
@@ -115,6 +122,20 @@ def test_pictures_are_copied_upright_small_and_not_too_many(tmp_path: Path) -> N
         assert copy.size == (LONGEST_SIDE_PX // 4, LONGEST_SIDE_PX) and copy.mode == "RGB" and not copy.getexif()
     assert prepare_files([], tmp_path / "none") == []
     assert images_of_files([], CARD).shape == (0, 32, 32, 3)
+
+
+def test_the_files_are_spread_over_all_pictures_and_keep_their_cells(tmp_path: Path) -> None:
+    # As test pictures often lie: label after label.
+    pictures, cells = [tmp_path / f"{place}.png" for place in range(100)], [{"age": str(i)} for i in range(100)]
+    for place, path in enumerate(pictures):
+        Image.new("L", (4, 4), place).save(path)
+    written = prepare_files(pictures, tmp_path / "out")
+    copies = [path for path in written if path.suffix == ".png"]
+    places = [int(read_picture(path)[0, 0, 0]) for path in copies]
+    assert places == [int(path.stem) for path in copies] and len(places) == MOST_FILES
+    assert places[0] == 0 and places[-1] == 99 and max(np.diff(places)) <= 5
+    assert [int(each["age"]) for each in cells_of_files(written, cells)] == [int(path.stem) for path in written]
+    assert [path.stem for path in written[MOST_FILES:]] == [path.stem for path in copies[:4]]
 
 
 def flip_a_byte(path: Path) -> None:
