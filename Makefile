@@ -31,7 +31,7 @@ quiet = $(shell test -t 2 || echo --quiet)
 javascript := exporters/javascript/runner.mjs
 javascript_sources := $(filter-out %/hatch_build.py,$(wildcard web_demo/*.* web_demo/src/* web_demo/self_test/*.* web_demo/self_test/*/*.*))
 
-.PHONY: help setup setup-browser export verify demo test test-all bench lint backbone lock readme wheel clean always
+.PHONY: help setup setup-browser export verify demo test test-all bench screenshots lint backbone lock readme wheel clean always
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -76,6 +76,10 @@ test-all: setup $(browser) ## The tests, the slow ones too
 
 bench: setup ## What is timed
 	@$(BIN)/python -m pytest -o 'python_files=bench_*.py' -s tests/benchmarks $(arguments)
+
+screenshots: setup $(browser) ## Pictures of the page in runs/screenshots, and the README's, made again from one of them
+	@$(BIN)/python -m pytest -q tests/test_page_screens.py -k kept
+	$(BIN)/python -m tests.page_picture
 
 lint: setup ## Style, layers of imports, and no address in a lock file
 	@$(BIN)/ruff check

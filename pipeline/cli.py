@@ -554,8 +554,11 @@ def demo(
 def site(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A result folder.")],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the static files go.")],
+    slim: Annotated[
+        bool, typer.Option("--slim", help="Without the TFLite and ONNX artifacts and their libraries (24 MB).")
+    ] = False,
 ) -> None:
-    """Write the page and the TF.js models as static files for any host."""
+    """Write the page and the models as static files for any host."""
 
     def work(terminal: Terminal) -> int:
         from pipeline.bundle import find_result_folder
@@ -567,10 +570,11 @@ def site(
             raise _needs_extra("site", fault) from fault
         from pipeline.publishing import count_pictures
 
-        write_site(found, out)
-        count = count_pictures(found)
+        names = write_site(found, out, slim=slim)
+        count, size_mb = count_pictures(found), sum((out / name).stat().st_size for name in names) / 1e6
         terminal.results.print(
-            f"{out}: the page and the TF.js models of {found}; {count} test pictures published", markup=False
+            f"{out}: the page and the models of {found}, {size_mb:.1f} MB; {count} test pictures published",
+            markup=False,
         )
         return 0
 

@@ -17,17 +17,22 @@ from typing import Any
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
+from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 import exporters
 from exporters.contract import FORMATS, ArtifactName
 from exporters.errors import InputError
+from pipeline.offline import WORKER, digests, first_files, version_of, worker
 from pipeline.publishing import published_files, read_object, samples_listed, with_manifest
+from pipeline.web_formats import library_files, other_models
 
 PAGE = Path(exporters.__file__).parent / "javascript"
 MODEL_FILE = FORMATS["tfjs"].file
 SITE_RECORD = ".cutpoint-site.json"
+LISTING = "models.json"
+# Of the page's folder: the runner for Node, and the worker, which is given out with the list of files in front.
+NOT_SERVED = ("runner.mjs", WORKER)
 MEDIA_TYPES = {
     ".bin": "application/octet-stream",
     ".css": "text/css",
@@ -36,8 +41,10 @@ MEDIA_TYPES = {
     ".json": "application/json",
     ".mjs": "text/javascript",
     ".npz": "application/octet-stream",
+    ".onnx": "application/octet-stream",
     ".png": "image/png",
     ".svg": "image/svg+xml",
+    ".tflite": "application/octet-stream",
     ".txt": "text/plain",
     ".wasm": "application/wasm",
 }
@@ -52,8 +59,13 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
+    "Permissions-Policy": "camera=(self)",
     "Cache-Control": "no-cache",
 }
+
+
+# Elsewhere, without https, browsers take no notice of the isolation, and say so on the console.
+TRUSTED_HOSTS = ("127.0.0.1", "::1", "localhost")
 
 
 def models(out: Path) -> list[dict[str, Any]]:
@@ -86,21 +98,46 @@ def models(out: Path) -> list[dict[str, Any]]:
     return sorted(listed, key=lambda each: (order.index(each["name"]) if each["name"] in order else 99, each["name"]))
 
 
-def site_files(out: Path) -> dict[str, Path | bytes]:
-    """Map every path that the site answers, relative and with `/`, to its file or content; links are left out.
+def site_files(out: Path, *, slim: bool = False) -> dict[str, Path | bytes]:
+    """Map every file that the site gives out as it is, relative and with `/`, to that file or content; links are left out.
 
     Of the test pictures it gives those that `golden.publish` allows, see `pipeline.publishing`.
+
+    Args:
+        out: a result folder.
+        slim: without the TFLite and ONNX artifacts and the libraries that run them.
 
     Raises:
         InputError: the page was not built, or `out` holds no TF.js model.
     """
     if not (PAGE / "index.html").is_file():
         raise InputError(f"The page is missing: {PAGE} holds no index.html.", "the built page", "make setup")
-    files: dict[str, Path | bytes] = {path.name: path for path in _files(PAGE) if path.name != "runner.mjs"}
-    for model in models(out):
+    files: dict[str, Path | bytes] = {path.name: path for path in _files(PAGE) if path.name not in NOT_SERVED}
+    for model in [*models(out), *([] if slim else other_models(out))]:
         folder = out / "artifacts" / model["name"]
         files |= {f"artifacts/{model['name']}/{path.name}": path for path in _files(folder)}
-    return with_manifest(out, files | published_files(out))
+    return with_manifest(out, files | ({} if slim else library_files(PAGE)) | published_files(out))
+
+
+def whole_site(out: Path, *, slim: bool = False) -> dict[str, Path | bytes]:
+    """Return `site_files`, and besides them the two that tell of the others: models.json, and the worker of the page.
+
+    models.json holds `version`, which changes with any of the files; `models` and `others`, see `models` and
+    `pipeline.web_formats.other_models`; and where the published test pictures are, see `samples_listed`.
+    """
+    files = site_files(out, slim=slim)
+    found, listed = digests(files), models(out)
+    version = version_of(found)
+    listing = {
+        "version": version,
+        "models": listed,
+        "others": [] if slim else other_models(out),
+        **samples_listed(files),
+    }
+    files[LISTING] = (json.dumps(listing, ensure_ascii=False, indent=1) + "\n").encode()
+    first = first_files(files, listed[0]["name"])
+    source = (PAGE / WORKER).read_text(encoding="utf-8")
+    return files | {WORKER: worker(source, version, digests(files), first)}
 
 
 def application(out: Path, ready: Callable[[], None] = lambda: None) -> Starlette:
@@ -110,18 +147,18 @@ def application(out: Path, ready: Callable[[], None] = lambda: None) -> Starlett
     """
 
     async def answer(request: Request) -> Response:
+        headers = _headers(request)
         try:
             name = request.path_params["path"] or "index.html"
-            if name == "models.json":
-                return JSONResponse({"models": models(out), **samples_listed(site_files(out))}, headers=HEADERS)
-            path = site_files(out).get(name)
+            files = whole_site(out) if name in (LISTING, WORKER) else site_files(out)
+            path = files.get(name)
         except InputError as fault:
-            return PlainTextResponse(str(fault), 503, headers=HEADERS)
+            return PlainTextResponse(str(fault), 503, headers=headers)
         if path is None:
-            return PlainTextResponse("There is no such file.", 404, headers=HEADERS)
+            return PlainTextResponse("There is no such file.", 404, headers=headers)
         if isinstance(path, bytes):
-            return Response(path, media_type=MEDIA_TYPES[Path(name).suffix], headers=HEADERS)
-        return FileResponse(path, media_type=MEDIA_TYPES[path.suffix], headers=HEADERS)
+            return Response(path, media_type=MEDIA_TYPES[Path(name).suffix], headers=headers)
+        return FileResponse(path, media_type=MEDIA_TYPES[path.suffix], headers=headers)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -155,7 +192,7 @@ def serve(
     with _listen(host, port) as listener:
         shown = f"[{host}]" if ":" in host else host
         url = f"http://{shown}:{listener.getsockname()[1]}/"
-        if host not in ("127.0.0.1", "::1", "localhost"):
+        if host not in TRUSTED_HOSTS:
             print(f"Warning: everyone who can reach {host} can open the page and its models.", file=sys.stderr)
 
         def started() -> None:
@@ -171,12 +208,13 @@ def serve(
             uvicorn.Server(config).run(sockets=[listener])
 
 
-def write_site(out: Path, folder: Path) -> list[str]:
-    """Write the page and the TF.js artifacts as static files for any host, at any path.
+def write_site(out: Path, folder: Path, *, slim: bool = False) -> list[str]:
+    """Write the page and the artifacts that it answers with as static files for any host, at any path.
 
     Args:
         out: a result folder.
         folder: where to; made where it is missing. What an earlier call wrote there is replaced.
+        slim: see `site_files`.
 
     Returns:
         The files written, relative to `folder`, sorted.
@@ -184,7 +222,7 @@ def write_site(out: Path, folder: Path) -> list[str]:
     Raises:
         InputError: nothing to publish, `folder` holds what no earlier call wrote, or it cannot be written.
     """
-    files, listing = site_files(out), models(out)
+    files = whole_site(out, slim=slim)
     recorded = set(read_object(folder / SITE_RECORD).get("files", []))
     try:
         there = [path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()]
@@ -198,7 +236,7 @@ def write_site(out: Path, folder: Path) -> list[str]:
             )
         for name in found & recorded:
             (folder / name).unlink()
-        names = sorted([*files, "models.json"])
+        names = sorted(files)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / SITE_RECORD).write_text(json.dumps({"files": names}, indent=1) + "\n", encoding="utf-8")
         for name, path in files.items():
@@ -207,11 +245,15 @@ def write_site(out: Path, folder: Path) -> list[str]:
                 (folder / name).write_bytes(path)
             else:
                 shutil.copyfile(path, folder / name)
-        text = json.dumps({"models": listing, **samples_listed(files)}, ensure_ascii=False, indent=1) + "\n"
-        (folder / "models.json").write_text(text, encoding="utf-8")
     except OSError as fault:
         raise InputError(f"The site cannot be written: {fault}.", "a folder to write to", "name another one") from fault
     return names
+
+
+def _headers(request: Request) -> dict[str, str]:
+    if request.url.scheme == "https" or request.url.hostname in TRUSTED_HOSTS:
+        return HEADERS
+    return {name: value for name, value in HEADERS.items() if name != "Cross-Origin-Opener-Policy"}
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -14,12 +14,15 @@ import numpy as np
 import pytest
 import uvicorn
 from PIL import Image
-from playwright.sync_api import Browser, Error, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserType, Error, Page, expect, sync_playwright
 
 from pipeline import server
 
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 ARGUMENTS = ("--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1")
+
+# What Playwright says itself where a test wants no service worker.
+OF_THE_TEST = ("Service Worker registration blocked by Playwright",)
 
 # What imports this is skipped too.
 if os.environ.get("CUTPOINT_NO_BROWSER", "0") not in ("", "0"):
@@ -29,17 +32,23 @@ if os.environ.get("CUTPOINT_NO_BROWSER", "0") not in ("", "0"):
 @contextlib.contextmanager
 def started_browser(*arguments: str) -> Iterator[Browser]:
     """Start the machine's Chromium, with no other host to be found."""
-    found = [os.environ.get("CUTPOINT_CHROMIUM"), *(shutil.which(name) for name in CHROMIUMS)]
-    with sync_playwright() as playwright:
-        try:
-            path = next((each for each in found if each), None)
-            browser = playwright.chromium.launch(executable_path=path, args=[*ARGUMENTS, *arguments])
-        except Error as fault:
-            pytest.fail(
-                f"No Chromium can be started: run `make setup-browser`. CUTPOINT_NO_BROWSER=1 goes without.\n{fault}"
-            )
+    with sync_playwright() as playwright, another_browser(playwright.chromium, *arguments) as browser:
         yield browser
-        browser.close()
+
+
+@contextlib.contextmanager
+def another_browser(chromium: BrowserType, *arguments: str) -> Iterator[Browser]:
+    """Start a Chromium beside one that is there, whose `browser_type` it takes, with arguments of its own."""
+    found = [os.environ.get("CUTPOINT_CHROMIUM"), *(shutil.which(name) for name in CHROMIUMS)]
+    try:
+        path = next((each for each in found if each), None)
+        browser = chromium.launch(executable_path=path, args=[*ARGUMENTS, *arguments])
+    except Error as fault:
+        pytest.fail(
+            f"No Chromium can be started: run `make setup-browser`. CUTPOINT_NO_BROWSER=1 goes without.\n{fault}"
+        )
+    yield browser
+    browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -49,9 +58,9 @@ def browser() -> Iterator[Browser]:
 
 
 @contextlib.contextmanager
-def serving(out: Path) -> Iterator[str]:
+def serving(out: Path, port: int = 0) -> Iterator[str]:
     """Serve the page of a result folder; gives its address."""
-    with server._listen("127.0.0.1", 0) as listener:
+    with server._listen("127.0.0.1", port) as listener:
         site = uvicorn.Server(uvicorn.Config(server.application(out), log_level="warning"))
         thread = threading.Thread(target=site.run, kwargs={"sockets": [listener]})
         thread.start()
@@ -65,7 +74,10 @@ def serving(out: Path) -> Iterator[str]:
 def listen_for_complaints(page: Page, url: str) -> list[str]:
     """Give the list that fills with what a page complains of from now on, and with what it asks other hosts for."""
     complaints: list[str] = []
-    page.on("console", lambda message: complaints.append(f"{message.type}: {message.text}"))
+    page.on(
+        "console",
+        lambda message: message.text in OF_THE_TEST or complaints.append(f"{message.type}: {message.text}"),
+    )
     page.on("pageerror", lambda fault: complaints.append(f"exception: {fault}"))
     page.on("requestfailed", lambda request: complaints.append(f"failed: {request.url}"))
     page.on("request", lambda request: request.url.startswith((url, "blob:")) or complaints.append(request.url))
@@ -74,8 +86,11 @@ def listen_for_complaints(page: Page, url: str) -> list[str]:
 
 @contextlib.contextmanager
 def opened(browser: Browser, url: str, **options: object) -> Iterator[Page]:
-    """The page, loaded; it must have complained of nothing and asked nobody else when the test is over."""
-    page = browser.new_page(**{"viewport": {"width": 1200, "height": 1100}, **options})
+    """The page, loaded; it must have complained of nothing and asked nobody else when the test is over.
+
+    Without its service worker, which would answer what a test routes elsewhere: tests/test_page_offline.py has that one.
+    """
+    page = browser.new_page(**{"viewport": {"width": 1200, "height": 1100}, "service_workers": "block", **options})
     complaints = listen_for_complaints(page, url)
     page.goto(url)
     expect(page.locator("#headline")).to_have_text("Draw something, or choose a picture.", timeout=30_000)

@@ -12,7 +12,7 @@ import yaml
 ROOT = Path(__file__).parents[1]
 LOCKS = ["requirements.lock", "requirements-gpu.lock"]
 TARGETS = {
-    *("help", "setup", "setup-browser", "export", "verify", "demo", "test", "test-all", "bench"),
+    *("help", "setup", "setup-browser", "export", "verify", "demo", "test", "test-all", "bench", "screenshots"),
     *("lint", "backbone", "readme", "wheel", "lock", "clean"),
 }
 

@@ -36,11 +36,18 @@ def write_artifact(out: Path, name: str) -> Path:
     return folder
 
 
+def write_onnx(out: Path, name: str) -> None:
+    folder = write_artifact(out, name)
+    (folder / "model.json").unlink()
+    (folder / "model.onnx").write_bytes(b"\0\1")
+
+
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("result")
     for name in ("tfjs-uint8", "tfjs-float16", "tfjs-float32", "tfjs-float32-batch1"):
         folder = write_artifact(out, name)
+    write_onnx(out, "onnx-float16")
     (folder / "link.json").symlink_to("/etc/hostname")
     (folder / "notes.py").write_text("secret", encoding="utf-8")
     (out / "artifacts" / "linked").symlink_to(folder, target_is_directory=True)
@@ -88,6 +95,11 @@ def get(port: int, path: str, method: str = "GET") -> tuple[http.client.HTTPResp
         ("/models.json", "application/json"),
         ("/artifacts/tfjs-float32/model.json", "application/json"),
         ("/artifacts/tfjs-float32/group1-shard1of1.bin", "application/octet-stream"),
+        ("/artifacts/onnx-float16/model.onnx", "application/octet-stream"),
+        ("/parity/ort-wasm-simd-threaded.wasm", "application/wasm"),
+        ("/parity/ort-wasm-simd-threaded.mjs", "text/javascript"),
+        ("/parity/litert_wasm_internal.js", "text/javascript"),
+        ("/sw.js", "text/javascript"),
     ],
 )
 def test_files_of_page_and_artifacts_are_given_out(port: int, path: str, media_type: str) -> None:
@@ -97,6 +109,7 @@ def test_files_of_page_and_artifacts_are_given_out(port: int, path: str, media_t
     assert response.headers["Cross-Origin-Opener-Policy"] == "same-origin"
     assert response.headers["Cross-Origin-Embedder-Policy"] == "require-corp"
     assert response.headers["X-Content-Type-Options"] == "nosniff"
+    assert response.headers["Permissions-Policy"] == "camera=(self)"
     policy = response.headers["Content-Security-Policy"]
     assert policy.startswith("default-src 'none'") and "unsafe-inline" not in policy and "http" not in policy
     assert get(port, path, "HEAD")[0].status == 200
@@ -124,6 +137,8 @@ def test_files_of_page_and_artifacts_are_given_out(port: int, path: str, media_t
         "/golden/images.npz",
         "/report.json",
         "/runner.mjs",
+        "/parity/parity.html",
+        "/parity/../runner.mjs",
         "/index.html%00.css",
         "/.cutpoint-site.json",
     ],
@@ -133,6 +148,16 @@ def test_nothing_else_is_given_out(port: int, path: str) -> None:
     assert response.status == 404
     assert b"secret" not in body
     assert "Content-Security-Policy" in response.headers
+
+
+def test_isolation_is_asked_for_where_browsers_take_notice_of_it(port: int) -> None:
+    for host, isolated in ((f"localhost:{port}", True), (f"127.0.0.1:{port}", True), (f"192.168.0.7:{port}", False)):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        connection.request("GET", "/", headers={"Host": host})
+        headers = connection.getresponse().headers
+        connection.close()
+        assert ("Cross-Origin-Opener-Policy" in headers) == isolated, host
+        assert headers["Content-Security-Policy"].startswith("default-src 'none'")
 
 
 def test_only_reading_is_allowed(port: int) -> None:
@@ -180,7 +205,8 @@ def test_a_site_is_written_whole_and_again(out: Path, tmp_path: Path) -> None:
     found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     assert found == {*names, ".cutpoint-site.json"}
     assert {"index.html", "models.json", "artifacts/tfjs-uint8/group1-shard1of1.bin"} <= found
-    assert "runner.mjs" not in found and not any("onnx" in name or "link" in name for name in found)
+    assert "runner.mjs" not in found and not any("onnx-float32" in name or "link" in name for name in found)
+    assert {"sw.js", "artifacts/onnx-float16/model.onnx", "parity/litert_wasm_internal.wasm"} <= found
     assert json.loads((folder / "models.json").read_text(encoding="utf-8"))["models"][0]["name"] == "tfjs-float32"
     assert server.write_site(out, folder) == names
 

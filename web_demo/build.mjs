@@ -1,6 +1,7 @@
 /**
  * Builds everything that runs into exporters/javascript: the Node runner, the page and TF.js with its WebAssembly; and,
- * into the folder parity/ in it, what only a verification needs: its page with onnxruntime-web and LiteRT.js.
+ * into the folder parity/ in it, the page of a verification, and the wasm of onnxruntime-web and LiteRT.js, which the
+ * page fetches from there when it is asked to.
  *
  * The folder needs no node_modules, so that a Python wheel can carry it; what it held from an earlier build goes.
  */
@@ -22,7 +23,7 @@ const litert = join(here, "node_modules", "@litertjs", "core");
 // The folder in exporters/javascript, and what is copied into it. Each library's wasm is the one build of it that runs
 // here: onnxruntime-web has a single one without WebGPU, LiteRT.js one for a thread alone.
 const copied = [
-  ...["predict.js", "columns.js", "explain.js", "pixels.js", "index.html", "style.css", "icon.svg"].map((name) => ["", join(here, name)]),
+  ...["predict.js", "columns.js", "explain.js", "pixels.js", "index.html", "style.css", "icon.svg", "adapter.js", "sw.js"].map((name) => ["", join(here, name)]),
   ...["", "-simd", "-threaded-simd"].map((kind) => ["", join(wasm, `tfjs-backend-wasm${kind}.wasm`)]),
   ["parity", join(here, "parity.html")],
   ...["mjs", "wasm"].map((suffix) => ["parity", join(onnx, `ort-wasm-simd-threaded.${suffix}`)]),
@@ -62,6 +63,13 @@ const common = {
   write: false,
 };
 
+const withRuntimes = {
+  // Otherwise the glue of onnxruntime-web's wasm is bundled too, and its threads do not find it.
+  conditions: ["onnxruntime-web-use-extern-wasm"],
+  // LiteRT.js does not tell its version.
+  define: { LITERT_VERSION: JSON.stringify(litertVersion) },
+};
+
 const bundles = [
   {
     entryPoints: { runner: "runner.mjs" },
@@ -76,6 +84,7 @@ const bundles = [
     target: "es2022",
     splitting: true,
     chunkNames: "[name]-[hash]",
+    ...withRuntimes,
   },
   {
     entryPoints: { "parity/parity": "parity.js" },
@@ -83,10 +92,7 @@ const bundles = [
     target: "es2022",
     splitting: true,
     chunkNames: "parity/[name]-[hash]",
-    // Otherwise the glue of onnxruntime-web's wasm is bundled too, and its threads do not find it.
-    conditions: ["onnxruntime-web-use-extern-wasm"],
-    // LiteRT.js does not tell its version.
-    define: { LITERT_VERSION: JSON.stringify(litertVersion) },
+    ...withRuntimes,
   },
 ];
 

@@ -12,7 +12,7 @@ const STROKE = 0.03;
  * @param {HTMLCanvasElement} canvas
  * @param {{hint: HTMLElement, changed: () => void}} options  `hint` is shown while the canvas is empty; `changed` is
  *   called while something is being drawn
- * @returns {{clear: () => void, show: (bitmap: ImageBitmap | null) => void,
+ * @returns {{clear: () => void, show: (bitmap: ImageBitmap | OffscreenCanvas | null) => void,
  *   shape: (size: {width: number, height: number}) => boolean}}  empty it, show a picture on it, give it another
  *   aspect, which empties it and gives true
  */
@@ -21,6 +21,8 @@ export function startDrawing(canvas, { hint, changed }) {
   let foreign = false;
   /** @type {{x: number, y: number} | null} */
   let last = null;
+  // A second finger draws nothing.
+  let finger = 0;
 
   function clear() {
     pen.fillStyle = PAPER;
@@ -37,7 +39,7 @@ export function startDrawing(canvas, { hint, changed }) {
     const scale = Math.min(canvas.width / bitmap.width, canvas.height / bitmap.height);
     const [width, height] = [bitmap.width * scale, bitmap.height * scale];
     pen.drawImage(bitmap, (canvas.width - width) / 2, (canvas.height - height) / 2, width, height);
-    bitmap.close();
+    bitmap.close?.();
   }
 
   function shape({ width, height }) {
@@ -69,25 +71,25 @@ export function startDrawing(canvas, { hint, changed }) {
   }
 
   canvas.addEventListener("pointerdown", (event) => {
-    if (event.button !== 0) return;
+    if (event.button !== 0 || last) return;
     if (foreign) clear();
     hint.hidden = true;
-    canvas.setPointerCapture(event.pointerId);
+    finger = event.pointerId;
+    canvas.setPointerCapture(finger);
     last = place(event);
     lineTo(last);
     changed();
   });
   canvas.addEventListener("pointermove", (event) => {
-    if (!last) return;
+    if (!last || event.pointerId !== finger) return;
     const steps = event.getCoalescedEvents?.() ?? [];
     for (const step of steps.length > 0 ? steps : [event]) lineTo(place(step));
     changed();
   });
-  const lift = () => {
-    last = null;
+  const lift = ({ pointerId }) => {
+    if (pointerId === finger) last = null;
   };
-  canvas.addEventListener("pointerup", lift);
-  canvas.addEventListener("pointercancel", lift);
+  for (const each of ["pointerup", "pointercancel", "lostpointercapture"]) canvas.addEventListener(each, lift);
   clear();
   return { clear, show, shape };
 }

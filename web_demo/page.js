@@ -10,7 +10,11 @@
 import { drawOver, element, elementsOf, sentence } from "./answers.js";
 import { startDrawing } from "./drawing.js";
 import { startColumnsForm } from "./columns_form.js";
-import { BACKENDS, inTurn, load, startEngine } from "./engine.js";
+import { offerComparison } from "./compare_form.js";
+import { BACKENDS, held, inTurn, load, startEngine, tf } from "./engine.js";
+import { fetched } from "./faults.js";
+import { startLoading } from "./loading.js";
+import { workOffline } from "./offline.js";
 import { imageToRgb } from "./predict.js";
 import { showSamples } from "./samples.js";
 import { startSelfTest } from "./self_test.js";
@@ -27,6 +31,9 @@ const artifacts = new Map();
 let picture = null;
 let stale = false;
 let busy = false;
+let headOfAnswer = "";
+/** @type {ReturnType<import("./camera.js").openCamera> | null} */
+let camera = null;
 
 function say(text) {
   byId("error").textContent = text;
@@ -48,7 +55,7 @@ function uncover() {
 }
 
 /** The artifact that is chosen, loaded into the backend that is chosen. */
-const prepare = () => load(artifacts.get(artifactSelect.value), backendSelect.value);
+const prepare = () => load(artifacts.get(artifactSelect.value), backendSelect.value, loading);
 
 /** Decode, resize and answer one picture, and show what came out. */
 async function respond({ pixels, name }) {
@@ -60,7 +67,7 @@ async function respond({ pixels, name }) {
   const prediction = await predictor.answer(original, { columns, top: SHOWN_LABELS });
   if (picture === null) return;
   show(prediction, listed.card);
-  Object.assign(answer.dataset, { backend, artifact: listed.name, source: name, columns: JSON.stringify(columns) });
+  Object.assign(answer.dataset, { backend, artifact: listed.name, source: name, columns: JSON.stringify(columns), ...held() });
   byId("latency").textContent = `${prediction.elapsed_ms.toFixed(1)} ms for ${name}`;
 }
 
@@ -76,6 +83,7 @@ function show({ answers, said: saidOf, seen }, card) {
   const outputs = card.outputs.filter((output) => output.name in answers);
   const said = outputs.map(({ name }) => saidOf[name]);
   const first = Math.max(0, said.findIndex(({ top }) => top));
+  headOfAnswer = outputs[first].name;
   for (const [i, output] of outputs.entries()) {
     if (outputs.length > 1) answer.append(element("h3", "head-name", output.name));
     answer.append(...elementsOf(said[i], output));
@@ -86,7 +94,7 @@ function show({ answers, said: saidOf, seen }, card) {
     const { name } = outputs[i];
     drawOver(overlay.getContext("2d"), { said: said[i], data: answers[name].data, output: outputs[i] }, seen, place);
   }
-  headline.textContent = sentence(said[first], outputs[first].name);
+  headline.textContent = sentence(said[first], headOfAnswer);
   const [likeliest] = said[first].top ?? [];
   for (const name of ["label", "probability"]) {
     if (likeliest) answer.dataset[name] = String(likeliest[name]);
@@ -122,6 +130,7 @@ async function update() {
 /** Take a file as the picture, with what is known beside it, and show it where one draws. */
 async function takeFile(file, cells) {
   if (!file) return;
+  camera?.stop();
   if (cells) form.fill(cells);
   picture = { pixels: file, name: file.name };
   drawing.show(await createImageBitmap(file).catch(() => null));
@@ -129,16 +138,53 @@ async function takeFile(file, cells) {
 }
 
 function clear() {
+  camera?.stop();
   picture = null;
   drawing.clear();
   update();
 }
+
+/** What the camera asks of the page. */
+const live = {
+  async live(frame) {
+    picture = { pixels: frame, name: "the camera" };
+    drawing.show(frame);
+    await update();
+  },
+  take: takeFile,
+  say,
+  changed(on) {
+    byId("camera").setAttribute("aria-pressed", String(on));
+    byId("camera").textContent = on ? "Camera off" : "Camera";
+    // Ten answers a second are too many to be read aloud.
+    headline.setAttribute("aria-live", on ? "off" : "polite");
+  },
+};
+
+/** Let the camera on, fetching what works it at the first time, or off. */
+async function toggleCamera() {
+  if (camera?.isOn()) {
+    camera.stop();
+    return;
+  }
+  try {
+    const { openCamera } = await fetched("What works the camera", import("./camera.js"));
+    camera ??= openCamera(byId("camera-panel"), byId("camera-note"), live);
+  } catch (fault) {
+    say(fault.message);
+    return;
+  }
+  await camera.start();
+}
+
+const loading = startLoading(byId("loading"));
 
 const form = startColumnsForm(byId("columns"), byId("column-fields"), () => update());
 
 const drawing = startDrawing(canvas, {
   hint: byId("hint"),
   changed() {
+    camera?.stop();
     picture = { pixels: canvas, name: "the drawing" };
     update();
   },
@@ -150,6 +196,7 @@ function listen() {
     takeFile(target.files[0]);
     target.value = "";
   });
+  byId("camera").addEventListener("click", toggleCamera);
   artifactSelect.addEventListener("change", choose);
   backendSelect.addEventListener("change", update);
   document.addEventListener("paste", ({ clipboardData }) => takeFile(clipboardData.files[0]));
@@ -174,19 +221,37 @@ function choose() {
   byId("model-name").textContent = `${card.name}: ${card.backbone.name}, ${size}`;
   form.shape(card.columns ?? []);
   if (drawing.shape(card.resize)) picture = null;
-  update();
+  return update();
 }
+
+/** Offer every backend; those that this browser may lack once they were found. */
+function offerBackends() {
+  for (const [name, { title, there }] of Object.entries(BACKENDS)) {
+    const offer = () => backendSelect.add(new Option(title, name));
+    if (there) there().then((found) => found && offer());
+    else offer();
+  }
+}
+
+/** What the comparison of formats takes from the page. */
+const compared = {
+  picture: () => picture?.pixels ?? null,
+  cells: () => form.cells(),
+  head: () => headOfAnswer,
+  version: tf.version_core,
+  inTurn,
+  prepare,
+};
 
 async function main() {
   startEngine();
-  for (const [name, { title }] of Object.entries(BACKENDS)) backendSelect.add(new Option(title, name));
+  offerBackends();
   listen();
-  let samples;
+  let listing;
   try {
     const response = await fetch("models.json");
     if (!response.ok) throw new Error(`${response.status} ${response.statusText}`);
-    const listing = await response.json();
-    samples = listing.samples;
+    listing = await response.json();
     for (const listed of listing.models) {
       artifacts.set(listed.name, listed);
       artifactSelect.add(new Option(listed.name));
@@ -197,8 +262,12 @@ async function main() {
     say(`The list of models could not be loaded (${fault.message}). Start the server again and reload the page.`);
     return;
   }
-  choose();
+  const ready = choose();
+  offerComparison(byId("compare"), listing.others ?? [], compared);
+  const { samples } = listing;
   if (samples) await showSamples(byId("samples"), samples, takeFile).catch((fault) => say(fault.message));
+  await ready;
+  workOffline(listing.version);
 }
 
 main();

@@ -6,14 +6,11 @@
  * address that a call names, answers are `{parts, data}`, where `data` is all parts in base64, one after the other.
  * No backend stands in for another: what cannot be had is said.
  *
- * @typedef {{name: string, shape: number[], dtype: string, data: Float32Array | Uint8Array | Int32Array}} Part
- * @typedef {{version: string, backend: string, batch: number | null, inputs: {name: string, dtype: string}[],
- *   outputs: string[], answer: (images: import("./predict.js").Images) => Promise<Part[]>}} Opened
+ * @typedef {import("./runtimes.js").Opened} Opened
  */
 
-import {
-  COLUMNS_NAME, encodeCells, imageToRgb, imagesOf, inputNames, isFeatures, loadArtifact, outputNodes, predict, resize,
-} from "./predict.js";
+import { encodeCells, imageToRgb, imagesOf, loadArtifact, outputNodes, predict, resize } from "./predict.js";
+import { openLitert, openOnnx } from "./runtimes.js";
 
 const WARM_UPS = 2;
 // How many images a model with a free batch axis is given at once.
@@ -68,73 +65,19 @@ async function openTfjs({ backend, threads, format }) {
   };
 }
 
-/** onnxruntime-web: its WebAssembly build, by the names of inputs and outputs. */
-async function openOnnx({ backend, threads }) {
-  const ort = await import("onnxruntime-web/wasm");
-  ort.env.wasm.wasmPaths = new URL(".", document.baseURI).href;
-  ort.env.wasm.numThreads = threads;
-  ort.env.logLevel = "error";
-  const model = new Uint8Array(await bytesOf("artifact/model.onnx"));
-  const session = await ort.InferenceSession.create(model, { executionProviders: [backend], logSeverityLevel: 3 });
-  const inputs = session.inputMetadata.map(({ name, type }) => ({ name, dtype: type }));
-  const fixed = session.inputMetadata.find(({ name }) => name !== COLUMNS_NAME)?.shape?.[0];
-  const heads = session.outputNames.filter((name) => !isFeatures(name));
-  return {
-    version: ort.env.versions.web,
-    backend,
-    batch: Number.isInteger(fixed) && fixed > 0 ? fixed : null,
-    inputs,
-    outputs: [...session.outputNames],
-    async answer(images) {
-      const { data, shape, columns } = images;
-      const names = inputNames([...session.inputNames], images);
-      const fed = { [names.image]: new ort.Tensor("float32", Float32Array.from(data), shape) };
-      if (columns) fed[names.columns] = new ort.Tensor("float32", columns, [shape[0], columns.length / shape[0]]);
-      const answers = await session.run(fed, heads);
-      return heads.map((name) => ({ name, shape: answers[name].dims, dtype: answers[name].type, data: answers[name].data }));
-    },
-  };
+/** onnxruntime-web's WebAssembly build. */
+async function openOnnxArtifact({ backend, threads }) {
+  const libraries = new URL(".", document.baseURI);
+  return openOnnx(await bytesOf("artifact/model.onnx"), { libraries, backend, threads });
 }
 
-/** LiteRT.js: its WebAssembly build, one image at a time, by the names of the signature `serving_default`. */
-async function openLitert({ backend, signature }) {
-  const { Tensor, loadAndCompile, loadLiteRt } = await import("@litertjs/core");
-  await loadLiteRt(new URL(".", document.baseURI).href, { threads: false });
-  const model = await loadAndCompile(new Uint8Array(await bytesOf("artifact/model.tflite")), {
-    accelerator: backend, cpuOptions: { numThreads: 1 },
-  });
-  const runner = model.signatures[signature];
-  if (!runner) throw new Error(`The model has the signatures ${Object.keys(model.signatures)}, not ${signature}.`);
-  const inputs = runner.getInputDetails().map(({ name, dtype }) => ({ name, dtype }));
-  const outputs = runner.getOutputDetails();
-  const heads = outputs.filter(({ name }) => !isFeatures(name));
-  return {
-    version: LITERT_VERSION,
-    backend,
-    batch: 1,
-    inputs,
-    outputs: outputs.map(({ name }) => name),
-    async answer(images) {
-      const { data, shape, columns } = images;
-      const names = inputNames(inputs.map(({ name }) => name), images);
-      const { dtype } = inputs.find(({ name }) => name === names.image);
-      const fed = { [names.image]: new Tensor(dtype === "uint8" ? Uint8Array.from(data) : Float32Array.from(data), shape) };
-      if (columns) fed[names.columns] = new Tensor(Float32Array.from(columns), [shape[0], columns.length / shape[0]]);
-      let answers = {};
-      try {
-        answers = await runner.run(fed);
-        return heads.map(({ name, dtype }) => {
-          const { type } = answers[name];
-          return { name, shape: [...type.layout.dimensions], dtype, data: answers[name].toTypedArray().slice() };
-        });
-      } finally {
-        for (const tensor of [...Object.values(fed), ...Object.values(answers)]) tensor.delete();
-      }
-    },
-  };
+/** LiteRT.js's WebAssembly build, one image at a time. */
+async function openLitertArtifact({ backend, signature }) {
+  const libraries = new URL(".", document.baseURI);
+  return openLitert(await bytesOf("artifact/model.tflite"), { libraries, backend, signature });
 }
 
-const OPENERS = { tfjs: openTfjs, tfjs_layers: openTfjs, onnx: openOnnx, tflite: openLitert };
+const OPENERS = { tfjs: openTfjs, tfjs_layers: openTfjs, onnx: openOnnxArtifact, tflite: openLitertArtifact };
 
 /** The images at an address, with their columns: see `imagesOf`. */
 const imagesAt = async ({ path, ...told }) => imagesOf(await bytesOf(path), told);
@@ -175,7 +118,7 @@ globalThis.cutpoint = {
   /** Load the artifact that is served under artifact/; gives what is known of it, or says what is `missing` here. */
   async open(request) {
     opened = await OPENERS[request.format](request);
-    const { answer, ...known } = opened;
+    const { answer, close, ...known } = opened;
     return known;
   },
 
