@@ -18,6 +18,7 @@ import { workOffline } from "./offline.js";
 import { imageToRgb } from "./predict.js";
 import { showSamples } from "./samples.js";
 import { startSelfTest } from "./self_test.js";
+import { startTeaching } from "./teach_door.js";
 
 const SHOWN_LABELS = 5;
 
@@ -47,6 +48,7 @@ function forget(text) {
   headline.textContent = text;
   headline.className = "quiet";
   byId("latency").textContent = "";
+  teaching.clear();
 }
 
 /** Take away what was drawn over the picture, and give the overlay the picture's size. */
@@ -64,9 +66,11 @@ async function respond({ pixels, name }) {
     throw new Error(`${name} is not a picture that this browser can read. Try a JPEG or a PNG.`);
   });
   const columns = form.cells();
-  const prediction = await predictor.answer(original, { columns, top: SHOWN_LABELS });
+  const features = teaching.wantsFeatures() && predictor.carriesFeatures;
+  const prediction = await predictor.answer(original, { columns, top: SHOWN_LABELS, features });
   if (picture === null) return;
   show(prediction, listed.card);
+  teaching.show(prediction);
   Object.assign(answer.dataset, { backend, artifact: listed.name, source: name, columns: JSON.stringify(columns), ...held() });
   byId("latency").textContent = `${prediction.elapsed_ms.toFixed(1)} ms for ${name}`;
 }
@@ -181,6 +185,10 @@ const loading = startLoading(byId("loading"));
 
 const form = startColumnsForm(byId("columns"), byId("column-fields"), () => update());
 
+const teaching = startTeaching({
+  say, prepare, update, listed: () => artifacts.get(artifactSelect.value), picture: () => picture,
+});
+
 const drawing = startDrawing(canvas, {
   hint: byId("hint"),
   changed() {
@@ -202,14 +210,15 @@ function listen() {
   document.addEventListener("paste", ({ clipboardData }) => takeFile(clipboardData.files[0]));
   const over = (is) => byId("stage").classList.toggle("over", is);
   document.addEventListener("dragover", (event) => {
+    // An element that takes drops itself has said so.
+    over(!event.defaultPrevented);
     event.preventDefault();
-    over(true);
   });
   document.addEventListener("dragleave", ({ relatedTarget }) => relatedTarget ?? over(false));
   document.addEventListener("drop", (event) => {
-    event.preventDefault();
     over(false);
-    takeFile(event.dataTransfer.files[0]);
+    if (!event.defaultPrevented) takeFile(event.dataTransfer.files[0]);
+    event.preventDefault();
   });
 }
 
@@ -220,6 +229,7 @@ function choose() {
   const size = `${width}\u00a0×\u00a0${height}\u00a0px, ${Math.ceil(size_bytes / 1e3)}\u00a0kB`;
   byId("model-name").textContent = `${card.name}: ${card.backbone.name}, ${size}`;
   form.shape(card.columns ?? []);
+  teaching.follow();
   if (drawing.shape(card.resize)) picture = null;
   return update();
 }

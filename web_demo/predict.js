@@ -206,20 +206,24 @@ export async function predict(tf, model, images, outputs) {
  * @param {(path: string) => Promise<ArrayBuffer>} read  gives the bytes of a file that lies beside model.json
  * @param {Card} [card]  the artifact's; by default it is read from the card.json beside model.json
  * @returns {Promise<Predictor>}  `predict` takes a file or anything that can be drawn, `answer` a picture that is decoded
- *   already, and both the cells of its columns: those that are left out are unknown
- * @typedef {{columns?: import("./columns.js").Cells, top?: number}} Beside  `top`: how many labels to give
- * @typedef {{card: Card, predict: (source: Blob | ImageBitmapSource, beside?: Beside) => Promise<Prediction>,
+ *   already, and both the cells of its columns: those that are left out are unknown; `carriesFeatures`: whether there are such
+ * @typedef {{columns?: import("./columns.js").Cells, top?: number, features?: boolean}} Beside  `top`: how many labels to
+ *   give; `features`: whether `answers` shall have the cut point's output too
+ * @typedef {{card: Card, carriesFeatures: boolean, predict: (source: Blob | ImageBitmapSource, beside?: Beside) => Promise<Prediction>,
  *   answer: (picture: import("./pixels.js").Picture, beside?: Beside) => Promise<Prediction>, dispose: () => void}} Predictor
  */
 export async function openPredictor(tf, read, card) {
   const known = card ?? JSON.parse(new TextDecoder().decode(await read("card.json")));
   const model = await loadArtifact(tf, read);
-  async function answer(picture, { columns: cells = {}, top = SHOWN_LABELS } = {}) {
+  const names = [...outputNodes(model).keys()];
+  const withFeatures = names.filter((name) => name === FEATURES_NAME || !isFeatures(name));
+  async function answer(picture, { columns: cells = {}, top = SHOWN_LABELS, features = false } = {}) {
     const encoded = encodeCells(known.columns ?? [], [cells]);
     const { data, width, height } = resize(picture, known.resize);
     const columns = known.columns?.length ? { columns: encoded } : {};
     const start = performance.now();
-    const answers = await predict(tf, model, { data, shape: [1, height, width, 3], ...columns });
+    const wanted = features ? withFeatures : undefined;
+    const answers = await predict(tf, model, { data, shape: [1, height, width, 3], ...columns }, wanted);
     const elapsed_ms = performance.now() - start;
     const seen = { width: picture.width, height: picture.height, resize: known.resize };
     const outputs = known.outputs.filter(({ name }) => name in answers);
@@ -227,5 +231,6 @@ export async function openPredictor(tf, read, card) {
     return { answers, said, seen, elapsed_ms };
   }
   const decoded = async (source, beside) => answer(await imageToRgb(source), beside);
-  return { card: known, predict: decoded, answer, dispose: () => model.dispose() };
+  const carriesFeatures = names.includes(FEATURES_NAME);
+  return { card: known, carriesFeatures, predict: decoded, answer, dispose: () => model.dispose() };
 }
