@@ -521,6 +521,62 @@ def similar(
     _guard(work, as_json)
 
 
+@app.command("import")
+def import_head(
+    taught: Annotated[
+        Path, typer.Argument(metavar="BUNDLE", help='What the page\'s Download wrote under "Teach it here".')
+    ],
+    source: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="FOLDER",
+            help="The result folder whose page it was taught on; by default found under runs/.",
+        ),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option("--data", metavar="DIR_OR_CSV", help="Pictures of the taught classes, to judge with."),
+    ] = None,
+    formats: FormatsOption = None,
+    out: OutOption = None,
+    seed: SeedOption = None,
+    runtimes: RuntimesOption = None,
+    set: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a Keras head of what was taught on the page, on the same backbone; export and verify it."""
+
+    def work(terminal: Terminal) -> int:
+        from pipeline import bundle
+        from pipeline import run as stages
+        from pipeline.taught_file import read_taught
+        from pipeline.taught_source import find_source, import_settings, usual_name
+
+        head = read_taught(taught)
+        folder = find_source(source, head)
+        target = out or bundle.RUNS / usual_name(taught)
+        flags = {
+            "data.path": data,
+            "seed": seed,
+            "export.formats": _listed(formats),
+            "parity.runtimes": _listed(runtimes),
+        }
+        settings = import_settings(head, folder, target, flags, tuple(set or ()))
+        stages.choose_tensorflow()
+        stages.prepare_keras("auto")
+        with _logging_aside(terminal):
+            from pipeline.importing import import_taught
+
+            import_taught(head, folder, settings, target, terminal)
+        with terminal.logging_to(target / "log.txt"):
+            stages.export(target, settings.export.formats, terminal)
+            report = stages.verify(target, terminal, runtimes=settings.parity.runtimes)
+            return _show_report(terminal, report, target, as_json)
+
+    _guard(work, as_json)
+
+
 @app.command()
 def demo(
     folder: Annotated[

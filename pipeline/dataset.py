@@ -225,7 +225,8 @@ def _with_groups(drafts: list[Example], root: Path, group: str) -> list[Example]
     ]
 
 
-def _is_one_line(label: str) -> bool:
+def is_one_line(label: str) -> bool:
+    """Tell whether a label can be a line of labels.txt: text that UTF-8 can hold, without line breaks and control characters."""
     try:
         label.encode("utf-8")
     except UnicodeEncodeError:
@@ -260,7 +261,7 @@ def _check_cells(path: Path, target: str, reading: str, drafts: list[Example]) -
 
 def _check_labels(path: Path, target: str, labels: set[str], least: int) -> None:
     for label in sorted(labels):
-        if not label.strip() or not _is_one_line(label):
+        if not label.strip() or not is_one_line(label):
             raise InputError(
                 f"The label {label!r} of '{target}' in {path} cannot be a line of labels.txt.",
                 "a label that is not empty and holds no line break or control character",

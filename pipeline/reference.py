@@ -84,7 +84,7 @@ def write_reference(
                 f"at most {LARGEST_ASSEMBLY_DIFFERENCE:g}",
                 "clear the cache with `cutpoint cache --clear` and run again; report it if it stays",
             )
-    features = _reference_features(model, card, inputs.images)
+    features = reference_features(model, card, inputs.images)
     golden = GoldenSet(
         inputs.images, truth, reference, card, limits_of(config), features=features, columns=inputs.columns
     )
@@ -101,7 +101,7 @@ def _inputs(examples: tuple[Example, ...], card: Card) -> Inputs:
     return Inputs(images, raw_columns(card.columns, examples) if card.columns else None)
 
 
-def _reference_features(model: keras.Model, card: Card, images: np.ndarray) -> dict[str, np.ndarray]:
+def reference_features(model: keras.Model, card: Card, images: np.ndarray) -> dict[str, np.ndarray]:
     """Return output name -> feature map of every cut for a few golden images, float32 (M, height, width, channels)."""
     if not card.cut or not len(images):
         return {}
