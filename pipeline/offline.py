@@ -8,6 +8,8 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from pipeline.publishing import PUBLISHED_MANIFEST
+
 WORKER = "sw.js"
 
 
@@ -22,12 +24,12 @@ def version_of(found: Mapping[str, str]) -> str:
 
 
 def first_files(files: Mapping[str, Path | bytes], artifact: str) -> list[str]:
-    """Return what is kept at the first visit: the page, its test pictures, and the artifact that it opens with.
+    """Return what is kept at the first visit: the page, the published golden set, and the artifact that it opens with.
 
     What is larger, and not always wanted, is kept when somebody uses it.
     """
     page = [name for name in files if "/" not in name]
-    pictures = [name for name in files if name.startswith("golden/files/")]
+    pictures = [name for name in files if name.startswith("golden/files/") or name == PUBLISHED_MANIFEST]
     return sorted([*page, *pictures, *(name for name in files if name.startswith(f"artifacts/{artifact}/"))])
 
 

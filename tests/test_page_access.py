@@ -113,6 +113,7 @@ def test_everything_is_reached_and_worked_by_keyboard(browser: Browser, url: str
         assert len(samples) == 3
         assert [each for each in reached if each not in samples and each != "BODY"] == [
             *("file-input", "camera", "clear-canvas", "artifact-select", "backend-select"),
+            *("teach-add-class", "teach-train", "SUMMARY", "self-test"),
             *("compare-tflite", "compare-onnx", "compare-start"),
         ]
         # The focus can be seen, that of the hidden file input too.
