@@ -44,6 +44,7 @@ def export_artifact(
     calibration_images: Inputs | np.ndarray,
     *,
     features_everywhere: bool = False,
+    weights: str = "",
 ) -> Path:
     """Write `artifacts/<format>-<precision>[-variant]`, in a temporary place first, so that no half of it is ever left there.
 
@@ -54,6 +55,7 @@ def export_artifact(
         artifacts: the folder for the artifact's folder; an artifact of that name is replaced.
         calibration_images: uint8 (N, height, width, 3) from the training split, with columns where the card has such.
         features_everywhere: whether the SavedModel gives every format the cuts' feature maps.
+        weights: how its weights were made, in a few words; empty where there was no choice.
 
     Returns:
         The artifact's folder.
@@ -68,7 +70,7 @@ def export_artifact(
         asked = {"variant": name.variant} if name.variant else {}
         export(saved_model_dir, card, folder, precision=name.precision, calibration_images=calibration_images, **asked)
         carried = features_everywhere or FORMATS[name.format].carries_features
-        write_papers(folder, card, features_names(card.cut) if carried else {})
+        write_papers(folder, card, features_names(card.cut) if carried else {}, weights)
         return move_into_place(folder, artifacts / str(name))
 
 
@@ -88,18 +90,23 @@ def keep_in_cache(folder: Path, target: Path) -> None:
         raise OSError(f"{target} could not be written")
 
 
-def write_papers(folder: Path, card: Card, features: Mapping[str, str] | None = None) -> None:
-    """Write `card.json`, the labels and `README.md` beside the model; `features` is layer -> output of the maps it gives."""
+def write_papers(folder: Path, card: Card, features: Mapping[str, str] | None = None, weights: str = "") -> None:
+    """Write `card.json`, the labels and `README.md` beside the model.
+
+    `features` is layer -> output of the maps it gives; `weights` as `export_artifact` takes it.
+    """
     card.write(folder / "card.json")
     for file_name, labels in labels_files(card).items():
         (folder / file_name).write_text("".join(f"{label}\n" for label in labels), encoding="utf-8", newline="\n")
-    (folder / "README.md").write_text(_readme(folder.name, card, features or {}), encoding="utf-8", newline="\n")
+    text = _readme(folder.name, card, features or {}, weights)
+    (folder / "README.md").write_text(text, encoding="utf-8", newline="\n")
 
 
-def _readme(name: str, card: Card, features: Mapping[str, str]) -> str:
+def _readme(name: str, card: Card, features: Mapping[str, str], weights: str) -> str:
     outputs = "\n".join(_described(output, card) for output in sorted(card.outputs, key=lambda output: output.name))
     outputs += "".join(f"\n- `{output}`: feature map of the layer `{layer}`" for layer, output in features.items())
     size, reading = f"{_count(card)}, {card.resize.height}, {card.resize.width}, 3", _in_words(card)
+    made = f"Weights: {weights}, in shares of the variance on validation pictures.\n\n" if weights else ""
     command = f"cutpoint predict {name} picture.jpg" + (f" --column {card.columns[0].name}=..." if card.columns else "")
     return f"""# {card.name}: {name}
 
@@ -111,7 +118,7 @@ the pixels as they are. Turn pictures by their EXIF orientation first, then resi
 
 {outputs}
 
-{reading}`{command}` answers with it; `cutpoint verify` on the folder above proves that it answers as
+{reading}{made}`{command}` answers with it; `cutpoint verify` on the folder above proves that it answers as
 the Keras model does. `card.json` says the same for programs.
 """
 

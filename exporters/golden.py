@@ -14,6 +14,7 @@ import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,6 +25,7 @@ from exporters.fingerprints import WeightSet, read_fingerprints
 from exporters.golden_files import FILES, write_expected
 from exporters.inputs import Inputs
 from exporters.truth import check_truth
+from exporters.ways import read_choices
 
 ARTIFACTS = "artifacts"
 GOLDEN = "golden"
@@ -49,7 +51,8 @@ class GoldenSet:
     precision -> the weights that its artifacts must hold, empty where none were written; `features` name of
     an output (see `contract.features_names`) -> float32 (M, height, width, channels), a cut's feature map of
     `measures.spread(N, M)` of the images, empty without a cut; `columns` float32 (N, C), what stands beside each image, as
-    `columns.encode_cells` gives it, None for a model that takes images alone.
+    `columns.encode_cells` gives it, None for a model that takes images alone; `ways` precision -> how its
+    weights were made and what else was tried, see `exporters.ways`, where there was a choice.
     """
 
     images: np.ndarray
@@ -60,6 +63,7 @@ class GoldenSet:
     fingerprints: Mapping[str, WeightSet] = dataclasses.field(default_factory=dict)
     features: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     columns: np.ndarray | None = None
+    ways: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
 
     @property
     def inputs(self) -> Inputs:
@@ -182,13 +186,14 @@ def read_golden(out: Path, manifest: Mapping) -> GoldenSet:
         check_encoded(card.columns, columns, len(images))
         fingerprints = read_fingerprints(folder)
         features = _read_features(folder / FEATURES, len(images))
+        ways = read_choices(folder)
     except _DAMAGE as fault:
         raise InputError(
             f"The golden set of {out} cannot be read: {fault}.",
             "images.npz and reference.npz as the export wrote them",
             "export the model again",
         ) from fault
-    return GoldenSet(images, truth, reference, card, limits, fingerprints, features, columns)
+    return GoldenSet(images, truth, reference, card, limits, fingerprints, features, columns, ways)
 
 
 def _check_arrays(reference: Mapping[str, np.ndarray], truth: Mapping[str, np.ndarray], card: Card) -> None:

@@ -21,11 +21,13 @@ from exporters.fingerprints import WeightSet
 from exporters.folding import Folded, fold
 from exporters.inputs import Inputs, as_inputs
 from exporters.keras_graph import answers_of, walk
+from exporters.ladder import Measure, Rung, climb
 from exporters.memory import give_back
 from exporters.opaque import is_opaque
+from exporters.report_ways import CORRECTED, EQUALISED
 from exporters.rounding import ACTIVATION_STEPS, GRIDS, PLAIN, rounding_of
 from exporters.saved_model import takes_columns, write_saved_model
-from exporters.simulation import answers_in_steps
+from exporters.ways import Choice, Gate
 
 # Folding only changes the roundings of float32. Most networks hardly show them; where a BatchNorm divides by next to nothing,
 # the unfolded network's own are as large: then the folded one is held to what those are.
@@ -50,6 +52,7 @@ class InferenceModels:
         features_everywhere: whether every format gives the features too.
         selection: pictures of the validation split, by which is chosen how a precision is made, where there are ways; without
             any, the first way is taken.
+        gate: what answers to these pictures are judged by.
         check: whether the folded model is compared with the given one.
     """
 
@@ -62,6 +65,7 @@ class InferenceModels:
         *,
         features_everywhere: bool,
         selection: Inputs | None = None,
+        gate: Gate | None = None,
         check: bool = True,
     ) -> None:
         cuts = (cut,) if isinstance(cut, str) else tuple(cut or ())
@@ -74,9 +78,12 @@ class InferenceModels:
         self._features = {name: folded.layer_name(layer) for layer, name in features_names(cuts).items()}
         self._inputs = inputs
         self._selection = selection
+        self._gate = gate or Gate()
         self._work = work
         self._features_everywhere = features_everywhere
         self._made: dict[str, Path] = {}
+        self._choices: dict[str, Choice] = {}
+        self._seconds: dict[str, dict[str, float]] = {}
 
     def rounding(self, precision: str) -> str:
         """Return how a precision is rounded: `plain`, or the name of a grid, with `_whole` and `_fitted` behind it."""
@@ -97,25 +104,36 @@ class InferenceModels:
         """Return the folded model for a precision, its weights rounded and its biases corrected where that is done."""
         name = self.rounding(precision)
         if name not in self._models:
-            ways = [self._models[PLAIN]]
             if precision in ACTIVATION_STEPS and self._selection is not None and len(self._selection):
-                ways.append(equalise(ways[0], self._inputs, self._features.values()))
-            if name.endswith(FITTED):
-                ways = [fit_to_features(way, self._inputs) for way in ways]
-            self._models[name] = self._best([self._corrected(way, precision) for way in ways], precision)
+                self._choose(name, precision)
+            else:
+                self._models[name] = self._corrected(self._models[PLAIN], name, precision)[1]
         return self._models[name]
 
-    def _corrected(self, model: keras.Model, precision: str) -> keras.Model:
+    def choice(self, precision: str) -> Choice | None:
+        """Return what was measured and chosen for a precision; None where there was no choice, or the model is not made yet."""
+        return self._choices.get(self.rounding(precision))
+
+    def take_seconds(self, precision: str) -> dict[str, float]:
+        """Return way -> seconds that making and measuring it took; nothing when it is asked for again."""
+        return self._seconds.pop(self.rounding(precision), {})
+
+    def _choose(self, name: str, precision: str) -> None:
+        plain, kept = self._models[PLAIN], self._features
+        usual = (
+            Rung(CORRECTED, lambda: self._corrected(plain, name, precision)),
+            Rung(EQUALISED, lambda: self._corrected(equalise(plain, self._inputs, kept.values()), name, precision)),
+        )
+        measure = Measure(plain, self._selection, precision, kept, self._gate)
+        self._models[name], self._choices[name], self._seconds[name] = climb(usual, (), measure)
+
+    def _corrected(self, model: keras.Model, name: str, precision: str) -> tuple[keras.Model, keras.Model]:
+        """Return a model before and after its weights are rounded."""
+        if name.endswith(FITTED):
+            model = fit_to_features(model, self._inputs)
         # What went before was as large as what comes, and is still held for it otherwise.
         give_back()
-        return correct(model, precision, self._inputs)
-
-    def _best(self, models: list[keras.Model], precision: str) -> keras.Model:
-        """Return the model whose answers to the selection are nearest to the folded model's."""
-        if len(models) == 1:
-            return models[0]
-        expected = answers_in_steps(self._models[PLAIN], self._selection, PLAIN)
-        return min(models, key=lambda model: _error(expected, answers_in_steps(model, self._selection, precision)))
+        return model, correct(model, precision, self._inputs)
 
     def saved_model(self, precision: str) -> Path:
         """Return the SavedModel of the model for a precision."""
@@ -170,15 +188,6 @@ def _check_folding(model: keras.Model, folded: Folded, cuts: tuple[str, ...], in
                 f"at most {limit:.2g}",
                 "report this as a fault of cutpoint",
             )
-
-
-def _error(expected: list[np.ndarray], found: list[np.ndarray]) -> float:
-    """Return the mean square of the differences in shares of the variance, the mean of all outputs."""
-    shares = [
-        float(np.square(theirs - mine).mean() / max(float(theirs.var(0).mean()), 1e-12))
-        for theirs, mine in zip(expected, found, strict=True)
-    ]
-    return float(np.mean(shares))
 
 
 def _apart(expected: np.ndarray, found: np.ndarray) -> float:

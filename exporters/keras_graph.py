@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -40,12 +40,30 @@ def walk(
     """
     graph = graph_of(model)
     values = {id(tensor): value for tensor, value in zip(graph.inputs, given, strict=True)}
+    for _ in walk_by_calls(graph, values, call, change):
+        pass
+    return [values[id(tensor)] for tensor in graph.outputs]
+
+
+def walk_by_calls(
+    graph: keras.Model,
+    values: dict[int, Any],
+    call: Callable[[Any, Mapping], list],
+    change: Callable[[Any, Any], Any],
+) -> Iterator[tuple[Any, list[Any]]]:
+    """Do what `walk` does, and give each call with its values as soon as they are there.
+
+    Args:
+        graph: as `graph_of` returns it.
+        values: id of a symbolic tensor -> its value, at first of the inputs, at last of the inputs and outputs; changed.
+        call, change: as `walk` takes them.
+    """
     remaining = consumers_of(graph)
     for node in calls_of(graph):
-        for tensor, value in zip(node.outputs, call(node, values), strict=True):
-            values[id(tensor)] = change(tensor, value)
+        found = [change(*each) for each in zip(node.outputs, call(node, values), strict=True)]
+        values |= {id(tensor): value for tensor, value in zip(node.outputs, found, strict=True)}
+        yield node, found
         let_go(node, values, remaining)
-    return [values[id(tensor)] for tensor in graph.outputs]
 
 
 def let_go(node: Any, values: dict[int, Any], remaining: dict[int, int]) -> None:

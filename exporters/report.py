@@ -21,6 +21,11 @@ Every artifact may have
                  tensors}, "constants": {"layers", "compared", "largest_steps", "largest_relative", "worst", "uncompared"}}
     layers       {"status": "traced" | "not_traced", "reason", "images", "first_off", "rows": [{"name", "kind", "max_abs",
                  "relative", "snr_db", "cosine"}]}
+    made         of a precision whose weights can be made in several ways: {"taken": name, "images": how many validation
+                 pictures they were measured on, "ways": [{"name", "error", "status", "reason", "outputs": {output: figures},
+                 "features_snr_db": {output: ratio}, "worst_layers": [{"name", "snr_db"}], "wall_s"}]}, see
+                 `exporters.ways`; `wall_s` only where this folder's run made it
+    instead      of one whose answers fail: {"name", "size_bytes", "latency_ms"}, the smallest of its format that is verified
 
 every runtime `where` ("this machine" or a browser), `of_images` (more than `images`: it answered a sample), `inference_s`
 and `files` ({"images", "max_abs", "status", "reason"}: its answers to the golden image files), and every output of a

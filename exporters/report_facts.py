@@ -10,6 +10,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from exporters import report_numbers as numbers
+
 WORDS = {
     "verified": "verified",
     "failed": "failed",
@@ -183,10 +185,20 @@ def _row(artifact: Mapping[str, Any], runtime: Mapping[str, Any]) -> Row:
         accuracy_drop=worst.get("accuracy_drop"),
         latency_ms=(runtime.get("latency_ms") or {}).get("median"),
         status=status,
-        reason=one_line(runtime.get("reason") or ("" if status == "verified" else "No reason was given.")),
+        reason=_reason(artifact, runtime, status),
         outputs=outputs,
         files=runtime.get("files") or {},
     )
+
+
+def _reason(artifact: Mapping[str, Any], runtime: Mapping[str, Any], status: str) -> str:
+    """Return why a runtime is not verified; where its answers fail, also which artifact would do."""
+    reason = one_line(runtime.get("reason") or ("" if status == "verified" else "No reason was given."))
+    instead = artifact.get("instead")
+    if status != "failed" or not instead or "check" in runtime:
+        return reason
+    latency = f", {numbers.milliseconds(instead['latency_ms'])} ms" if instead.get("latency_ms") is not None else ""
+    return f"{reason}; {one_line(instead['name'])} is verified: {numbers.size(instead.get('size_bytes'))}{latency}"
 
 
 def _precision(artifact: Mapping[str, Any]) -> str:

@@ -16,6 +16,7 @@ from exporters import report_facts as facts
 from exporters import report_numbers as numbers
 from exporters import report_sections as sections
 from exporters import report_tasks as tasks
+from exporters import report_ways as ways
 from exporters.report_advice_page import section_of
 from exporters.report_images import worst_images
 from exporters.report_text import symbol
@@ -62,6 +63,8 @@ def to_html(report: Mapping[str, Any], images: np.ndarray | None = None) -> str:
         reasons=checked.reasons(report),
         not_run=checked.not_run(report),
         notes=checked.notes(report),
+        ways=ways.tables(report),
+        way_headers=ways.HEADERS,
         tradeoff=sections.tradeoff(report),
         advice=section_of(report.get("advice")),
         worst=worst_images(report, images),

@@ -12,6 +12,7 @@ from exporters import report_columns as columns
 from exporters import report_facts as facts
 from exporters import report_numbers as numbers
 from exporters import report_tasks as tasks
+from exporters import report_ways as ways
 from exporters.report_text import COLUMNS, keras_accuracy, symbol, table_rows
 
 
@@ -55,6 +56,7 @@ def to_markdown(report: Mapping[str, Any]) -> str:
         from exporters.report_advice_text import to_markdown as advised
 
         parts.append(advised(report["advice"], level=3))
+    parts += _ways(report)
     folded = [_data(report.get("data") or {}), _runtimes(report), _outputs(report)]
     folded += [_image_files(report), _audits(report)]
     parts += [part for part in (*folded, _stages(report.get("stages") or [])) if part]
@@ -80,6 +82,16 @@ def _table(headers: list[tuple[str, bool]], lines: list[list[str]]) -> str:
 def _folded(summary: str, content: str) -> str:
     # GitHub reads Markdown inside the element only behind an empty line.
     return f"<details><summary>{summary}</summary>\n\n{content}\n\n</details>"
+
+
+def _ways(report: Mapping[str, Any]) -> list[str]:
+    """Return how weights were made, a folded table for each rounding that had a choice."""
+    parts = []
+    for table in ways.tables(report):
+        lines = [[f"{line.cells[0]}, taken" if line.taken else line.cells[0], *line.cells[1:]] for line in table.lines]
+        title = f"Weights of {escape(', '.join(table.artifacts))}: ways measured on {table.images} validation images"
+        parts.append(_folded(title, _table(list(ways.HEADERS), lines)))
+    return parts
 
 
 def _data(data: Mapping[str, Any]) -> str:

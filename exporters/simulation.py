@@ -7,20 +7,27 @@ Rounding to such steps in float gives what the device will give, up to the last 
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import keras
 import numpy as np
 
 from exporters.inputs import Inputs
-from exporters.keras_graph import calls_of, consumers_of, walk
+from exporters.keras_graph import calls_of, consumers_of, walk, walk_by_calls
 from exporters.rounding import ACTIVATION_STEPS
 from exporters.slices import answers_in_slices, clip, in_parts
 
 Bounds = tuple[float, float] | None
 _RANGES = {keras.activations.relu: (0.0, float("inf")), keras.activations.relu6: (0.0, 6.0)}
 BATCH = 32
+# Where two models are walked at once.
+FEW = 8
+# What only moves values about differs as they do.
+_MOVING = (
+    *(keras.layers.ZeroPadding2D, keras.layers.Cropping2D, keras.layers.Reshape, keras.layers.Flatten),
+    *(keras.layers.Permute, keras.layers.Identity, keras.layers.Dropout),
+)
 
 
 def answers_in_steps(model: keras.Model, inputs: Inputs, precision: str) -> list[np.ndarray]:
@@ -35,19 +42,68 @@ def answers_in_steps(model: keras.Model, inputs: Inputs, precision: str) -> list
         One float32 array (N, ...) for each of the model's outputs.
     """
     parts = [
-        _walk(model, list(inputs[start : start + BATCH].named().values()), ACTIVATION_STEPS.get(precision))
+        _answers(model, list(inputs[start : start + BATCH].named().values()), ACTIVATION_STEPS.get(precision))
         for start in range(0, len(inputs), BATCH)
     ]
     return [np.concatenate(each) for each in zip(*parts, strict=True)]
 
 
-def _walk(model: keras.Model, given: list[np.ndarray], steps: int | None) -> list[np.ndarray]:
+def ratios_in_steps(
+    model: keras.Model, rounded: keras.Model, inputs: Inputs, precision: str
+) -> dict[str, float | None]:
+    """Return how much larger than its differences every value is that a device stores, layer by layer.
+
+    Args:
+        model: functional, before its weights were rounded.
+        rounded: the same layers with rounded weights, as `correct` gives them.
+        inputs, precision: as `answers_in_steps` takes them.
+
+    Returns:
+        operation -> ratio of signal to noise in decibels, in the order of the graph; None where nothing differs. Operations
+        that only move values about are left out.
+    """
+    steps = ACTIVATION_STEPS.get(precision)
+    followers = followers_of(model)
+    powers: dict[str, np.ndarray] = {}
+    for start in range(0, len(inputs), FEW):
+        given = list(inputs[start : start + FEW].named().values())
+        for (node, expected), (_, found) in zip(_walk(model, given, None), _walk(rounded, given, steps), strict=True):
+            stored = [is_stored(followers.get(id(tensor), [])) for tensor in node.outputs]
+            if any(stored) and not isinstance(node.operation, _MOVING):
+                pairs = [pair for pair, kept in zip(zip(expected, found, strict=True), stored, strict=True) if kept]
+                powers[node.operation.name] = powers.get(node.operation.name, 0) + sum(_powers(*pair) for pair in pairs)
+    return {name: _decibels(*both) for name, both in powers.items()}
+
+
+def _powers(expected: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """Return the sums of squares of an array and of its differences."""
+    mine, theirs = (each.ravel() for each in (expected, found))
+    apart = theirs - mine
+    return np.array([np.dot(mine, mine), np.dot(apart, apart)], np.float64)
+
+
+def _decibels(signal: float, noise: float) -> float | None:
+    return float(10 * np.log10(signal / noise)) if signal > 0 and noise > 0 else None
+
+
+def _answers(model: keras.Model, given: list[np.ndarray], steps: int | None) -> list[np.ndarray]:
+    return walk(model, given, *_computing(model, len(given[0]), steps))
+
+
+def _walk(model: keras.Model, given: list[np.ndarray], steps: int | None) -> Iterator[tuple[Any, list[np.ndarray]]]:
+    """Give every call of the graph in order, with its values as they are stored, which the next call may change."""
+    values = {id(tensor): each for tensor, each in zip(model.inputs, given, strict=True)}
+    return walk_by_calls(model, values, *_computing(model, len(given[0]), steps))
+
+
+def _computing(model: keras.Model, count: int, steps: int | None) -> tuple[Callable, Callable]:
+    """Return what `keras_graph.walk` takes as `call` and `change`."""
     followers, once = followers_of(model), taken_once(model)
 
     def change(tensor: Any, value: np.ndarray) -> np.ndarray:
         return in_steps(value, steps) if steps and is_stored(followers.get(id(tensor), [])) else value
 
-    return walk(model, given, functools.partial(answers_in_arrays, count=len(given[0]), once=once), change)
+    return functools.partial(answers_in_arrays, count=count, once=once), change
 
 
 def answers_in_arrays(

@@ -19,6 +19,7 @@ from exporters.errors import InputError
 from exporters.fingerprints import LAYERS, WEIGHTS
 from exporters.golden import ARTIFACTS, FEATURES, GOLDEN, MANIFEST, read_manifest
 from exporters.inputs import Inputs
+from exporters.ways import WAYS
 
 MARK = ".cutpoint"
 MODEL = "model.keras"
@@ -33,7 +34,9 @@ GALLERY = "gallery"
 CALIBRATION = "calibration.npz"
 # Pictures of the validation split, by which the export chooses between ways of making an artifact.
 SELECTION = "selection.npz"
-_GOLDEN_FILES = frozenset({MANIFEST, FEATURES, WEIGHTS, LAYERS, "images.npz", "reference.npz"})
+# What is true of its pictures, behind which stands the output's name.
+_LABELS = "labels_"
+_GOLDEN_FILES = frozenset({MANIFEST, FEATURES, WEIGHTS, LAYERS, WAYS, "images.npz", "reference.npz"})
 # What a run makes; anything else in the folder is somebody else's.
 ENTRIES = frozenset(
     {
@@ -202,10 +205,18 @@ def read_card(out: Path) -> Card:
     return Card.read(out / CARD)
 
 
-def write_inputs(staged: Path, name: str, inputs: Inputs) -> None:
-    """Keep pictures, with their columns where the model takes such, for the export; `name` is CALIBRATION or SELECTION."""
+def write_inputs(staged: Path, name: str, inputs: Inputs, truth: Mapping[str, np.ndarray] | None = None) -> None:
+    """Keep pictures, with their columns where the model takes such, for the export.
+
+    Args:
+        staged: a folder.
+        name: CALIBRATION or SELECTION.
+        inputs: the pictures.
+        truth: output -> what is true of each picture (see `exporters.truth`), where it is known.
+    """
     columns = {} if inputs.columns is None else {"columns": inputs.columns}
-    np.savez_compressed(staged / name, images=inputs.images, **columns)
+    labels = {f"{_LABELS}{output}": values for output, values in sorted((truth or {}).items())}
+    np.savez_compressed(staged / name, images=inputs.images, **columns, **labels)
 
 
 def read_calibration(out: Path) -> Inputs:
@@ -218,10 +229,24 @@ def read_selection(out: Path) -> Inputs | None:
     return _read_inputs(out, SELECTION, "selection images") if (out / MARK / SELECTION).is_file() else None
 
 
+def read_truth_of_selection(out: Path) -> dict[str, np.ndarray]:
+    """Return output -> what is true of each picture of `read_selection`; nothing of outputs where it was not kept."""
+    arrays = _read_arrays(out, SELECTION, "selection images") if (out / MARK / SELECTION).is_file() else {}
+    return {name.removeprefix(_LABELS): values for name, values in arrays.items() if name.startswith(_LABELS)}
+
+
 def _read_inputs(out: Path, name: str, said: str) -> Inputs:
+    arrays = _read_arrays(out, name, said)
+    return Inputs(arrays["images"], arrays.get("columns"))
+
+
+def _read_arrays(out: Path, name: str, said: str) -> dict[str, np.ndarray]:
     try:
-        with np.load(out / MARK / name, allow_pickle=False) as arrays:
-            return Inputs(arrays["images"], arrays["columns"] if "columns" in arrays.files else None)
+        with np.load(out / MARK / name, allow_pickle=False) as stored:
+            arrays = {each: stored[each] for each in stored.files}
+            if "images" not in arrays:
+                raise KeyError("images")
+            return arrays
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as fault:
         raise InputError(
             f"The {said} of {out} cannot be read: {fault}.", "what `cutpoint train` wrote", "train again"

@@ -156,8 +156,13 @@ def _stage_reference(
     write_golden(GoldenSet(images, truth, reference, card, limits_of(config)), staged, files, of_files)
     calibration = choose(dataset.of_split("train"), config.export.calibration_images, config.seed)
     selection = choose(dataset.of_split("val"), SELECTION_IMAGES, config.seed)
-    for kept, examples in ((bundle.CALIBRATION, calibration), (bundle.SELECTION, selection)):
-        bundle.write_inputs(staged, kept, Inputs(load_images([example.path for example in examples], how)))
+    of_selection = {name: indices(selection, labels) for name in truth}
+    for kept, examples, known in (
+        (bundle.CALIBRATION, calibration, {}),
+        (bundle.SELECTION, selection, of_selection),
+    ):
+        inputs = Inputs(load_images([example.path for example in examples], how))
+        bundle.write_inputs(staged, kept, inputs, known)
     save_model(model, staged / bundle.MODEL)
     card.write(staged / bundle.CARD)
     tasks = {output.name: output.task for output in outputs}

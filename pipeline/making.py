@@ -14,6 +14,8 @@ from exporters.fingerprints import write_fingerprints
 from exporters.inference import InferenceModels
 from exporters.memory import give_back
 from exporters.opaque import load_model
+from exporters.report_ways import told
+from exporters.ways import Gate, read_choices, write_choices
 from pipeline import bundle
 from pipeline.advice.blas import one_thread
 from pipeline.orders import Made, Order, Places, Task
@@ -39,6 +41,7 @@ class Maker:
             places.saved,
             features_everywhere=order.features_everywhere,
             selection=bundle.read_selection(order.out),
+            gate=Gate(order.card.outputs, order.limits, bundle.read_truth_of_selection(order.out)),
             check=check,
         )
 
@@ -74,7 +77,8 @@ class Maker:
                 fault = refusal
             # Ten conversions of a large network would otherwise keep what each of them left behind.
             give_back()
-            yield Made(name, Stage(f"export {name}", round(time.monotonic() - start, 3), peak_memory_bytes()), fault)
+            wall_s, ways_s = round(time.monotonic() - start, 3), self._models.take_seconds(name.precision)
+            yield Made(name, Stage(f"export {name}", wall_s, peak_memory_bytes(), ways_s=ways_s), fault)
 
     def _prepare(self, names: Sequence[ArtifactName]) -> Path:
         """Return the SavedModel that artifacts are made from; what they must hold is in the cache then."""
@@ -85,8 +89,13 @@ class Maker:
 
     def _make(self, name: ArtifactName, saved: Path) -> None:
         order, making = self._order, self._places.making
-        everywhere = order.features_everywhere
-        made = export_artifact(name, saved, order.card, making, self._calibration, features_everywhere=everywhere)
+        # Not from the models: another process may have made what this one converts.
+        choices = read_choices(order.weights(name.precision))
+        made = export_artifact(
+            *(name, saved, order.card, making, self._calibration),
+            features_everywhere=order.features_everywhere,
+            weights="".join(map(told, choices.values())),
+        )
         keep_in_cache(made, order.artifact(name))
 
     def _make_fingerprints(self, precision: str) -> None:
@@ -94,4 +103,6 @@ class Maker:
         if not cached.is_dir():
             made = self._places.making / cached.name
             write_fingerprints({rounding: self._models.weight_set(precision)}, {precision: rounding}, made)
+            choice = self._models.choice(precision)
+            write_choices({precision: choice.to_json()} if choice else {}, made)
             keep_in_cache(made, cached)

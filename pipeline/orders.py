@@ -11,10 +11,10 @@ import contextlib
 import dataclasses
 import tempfile
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from exporters.contract import ArtifactName, Card
+from exporters.contract import ArtifactName, Card, Limits
 from exporters.errors import InputError
 from exporters.rounding import rounding_of
 from pipeline import bundle
@@ -27,7 +27,8 @@ Group = tuple[ArtifactName, ...]
 class Order:
     """What artifacts are made from and where they go, as plain values that other processes can be sent.
 
-    `out` is the result folder, `cache` the cache's folder of artifacts, `key` what tells artifacts of different models apart.
+    `out` is the result folder, `cache` the cache's folder of artifacts, `key` what tells artifacts of different models apart;
+    `limits` precision -> limits, by which ways of making it are judged on the validation pictures.
     """
 
     out: Path
@@ -35,13 +36,14 @@ class Order:
     cache: Path
     key: str
     features_everywhere: bool
+    limits: Mapping[str, Limits] = dataclasses.field(default_factory=dict)
 
     def artifact(self, name: ArtifactName) -> Path:
         """Return where the cache keeps an artifact."""
         return self.cache / f"{self.key}-{name}"
 
     def weights(self, precision: str) -> Path:
-        """Return where the cache keeps what an artifact of a precision must hold."""
+        """Return where the cache keeps what an artifact of a precision must hold, and how that was chosen."""
         return self.cache / f"{self.key}-weights-{precision}"
 
     def is_made(self, name: ArtifactName) -> bool:

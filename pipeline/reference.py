@@ -92,7 +92,8 @@ def write_reference(
     calibration = choose(dataset.of_split("train"), config.export.calibration_images, config.seed)
     bundle.write_inputs(staged, bundle.CALIBRATION, _inputs(calibration, card))
     selection = choose(dataset.of_split("val"), SELECTION_IMAGES, config.seed)
-    bundle.write_inputs(staged, bundle.SELECTION, _inputs(selection, card))
+    truth = {output.name: targets[output.name].truth(selection) for output in card.outputs if output.name in truth}
+    bundle.write_inputs(staged, bundle.SELECTION, _inputs(selection, card), truth)
 
 
 def _inputs(examples: tuple[Example, ...], card: Card) -> Inputs:

@@ -13,13 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from exporters.contract import ArtifactName, Card
+from exporters.contract import ArtifactName, Card, Limits
 from exporters.errors import InputError
 from exporters.export import move_into_place
 from exporters.fingerprints import WeightSet, read_sets, write_fingerprints
 from exporters.golden import sha256_of
 from exporters.inputs import Inputs
 from exporters.papers import parse_artifact_name
+from exporters.report_ways import taken_of, told
+from exporters.statuses import FAILED
+from exporters.ways import read_choices, write_choices
 from pipeline import bundle
 from pipeline.orders import Made, Order
 from pipeline.run import versions
@@ -47,13 +50,15 @@ def ship(
     selection = bundle.read_selection(out)
     key = _key(out, card, [calibration_images, *([selection] if selection is not None else [])], state)
     cache = bundle.cache_folder() / "cutpoint-artifacts"
-    order = Order(out, card, cache, key, bool(state.get("features_everywhere")))
+    limits = {precision: Limits(**each) for precision, each in state.get("limits", {}).items()}
+    order = Order(out, card, cache, key, bool(state.get("features_everywhere")), limits)
     artifacts = out / "artifacts"
     _remove_others(artifacts, names)
     made = {name: Made(name, Stage(f"export {name}", cached=True)) for name in names if order.is_made(name)}
     for name in made:
         terminal.say(f"export {name}: from the cache")
         _copy(order.artifact(name), artifacts / str(name))
+        _tell_choice(order, name, terminal)
     missing = [name for name in names if name not in made]
     if missing:
         with contextlib.closing(make_all(order, missing, terminal.say)) as making:
@@ -69,10 +74,18 @@ def ship(
 def _take(made: Made, order: Order, target: Path, terminal: Terminal) -> None:
     if made.fault is None:
         _copy(order.artifact(made.name), target)
+        _tell_choice(order, made.name, terminal)
         return
     terminal.say(f"export {made.name}: cannot be made")
     # One that an earlier export made of another model does not pass for this one's.
     shutil.rmtree(target, ignore_errors=True)
+
+
+def _tell_choice(order: Order, name: ArtifactName, terminal: Terminal) -> None:
+    for made in read_choices(order.weights(name.precision)).values():
+        way = taken_of(made)
+        failed = f"; on the validation pictures it fails: {way['reason']}" if way["status"] == FAILED else ""
+        terminal.say(f"export {name}: {told(made)}{failed}")
 
 
 def _key(out: Path, card: Card, pictures: list[Inputs], state: dict[str, Any]) -> str:
@@ -81,6 +94,9 @@ def _key(out: Path, card: Card, pictures: list[Inputs], state: dict[str, Any]) -
         digest.update(np.ascontiguousarray(each.images).tobytes())
         if each.columns is not None:
             digest.update(np.ascontiguousarray(each.columns).tobytes())
+    for name, values in sorted(bundle.read_truth_of_selection(out).items()):
+        digest.update(name.encode() + np.ascontiguousarray(values).tobytes())
+    digest.update(json.dumps(state.get("limits"), sort_keys=True).encode())
     digest.update(sha256_of(out / bundle.MODEL).encode())
     digest.update(str(bool(state.get("features_everywhere"))).encode())
     exporters = Path(__file__).parent.parent / "exporters"
@@ -102,6 +118,8 @@ def _write_fingerprints(out: Path, order: Order, names: list[ArtifactName]) -> N
             sets[rounding] = each
     roundings = {precision: rounding for precision, (rounding, _) in fingerprints.items()}
     write_fingerprints(sets, roundings, out / "golden")
+    choices = [read_choices(order.weights(precision)) for precision in fingerprints]
+    write_choices({precision: made for each in choices for precision, made in each.items()}, out / "golden")
 
 
 def _copy(cached: Path, target: Path) -> None:

@@ -7,18 +7,27 @@ import dataclasses
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 
 @dataclasses.dataclass
 class Stage:
-    """One stage of report.json: `wall_s` in seconds, `peak_memory_bytes` of this process while it ran."""
+    """One stage of report.json: `wall_s` in seconds, `peak_memory_bytes` of this process while it ran.
+
+    `ways_s` is way of making a precision (see `exporters.ways`) -> seconds of `wall_s` that it took, where there are several.
+    """
 
     name: str
     wall_s: float = 0.0
     peak_memory_bytes: int = 0
     cached: bool = False
+    ways_s: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+    def to_json(self) -> dict[str, object]:
+        """Return the stage as report.json holds it."""
+        told = dataclasses.asdict(self)
+        return told if self.ways_s else {key: value for key, value in told.items() if key != "ways_s"}
 
 
 class StageLog:
@@ -44,7 +53,7 @@ class StageLog:
 
     def to_json(self) -> list[dict[str, object]]:
         """Return the stages as report.json holds them."""
-        return [dataclasses.asdict(stage) for stage in self.stages]
+        return [stage.to_json() for stage in self.stages]
 
 
 def forget_peak() -> None:
