@@ -32,12 +32,14 @@ from exporters.keras_graph import calls_of, consumers_of, let_go
 from exporters.rounding import ACTIVATION_STEPS, GRIDS, round_in_parts
 from exporters.simulation import (
     Bounds,
+    Ranges,
     activation_bounds,
     answers_in_arrays,
     followers_of,
     in_steps,
     is_in_place,
     is_stored,
+    range_of,
     taken_once,
 )
 from exporters.slices import PART_VALUES, bytes_per_image, clip, in_slices
@@ -93,13 +95,18 @@ def correct(folded: keras.Model, precision: str, images: Inputs | np.ndarray) ->
     Returns:
         A new model with the same layers.
     """
-    rounded = clone(folded)
+    return correct_and_measure(folded, precision, images)[0]
+
+
+def correct_and_measure(folded: keras.Model, precision: str, images: Inputs | np.ndarray) -> tuple[keras.Model, Ranges]:
+    """Return what `correct` does, and the ranges that its activations had where they are stored in steps."""
+    rounded, ranges = clone(folded), {}
     images = as_inputs(images)[: _images_for(folded)]
     given = images.named().values()
     values: dict[int, Pair] = {id(tensor): (each, each) for tensor, each in zip(folded.inputs, given, strict=True)}
     followers, once = followers_of(folded), taken_once(folded)
     remaining = consumers_of(folded)
-    for node in calls_of(folded):
+    for call, node in enumerate(calls_of(folded)):
         layer = node.operation
         if is_weighted(layer):
             inputs, twin = values[id(node.input_tensors[0])], rounded.get_layer(layer.name)
@@ -109,12 +116,13 @@ def correct(folded: keras.Model, precision: str, images: Inputs | np.ndarray) ->
         else:
             found = _apply(node, values, len(images), once)
         if precision in ACTIVATION_STEPS:
-            for tensor, (_, value) in zip(node.outputs, found, strict=True):
+            for place, (tensor, (_, value)) in enumerate(zip(node.outputs, found, strict=True)):
                 if is_stored(followers.get(id(tensor), [])):
-                    in_steps(value, ACTIVATION_STEPS[precision])
+                    ranges[call, place] = range_of(value)
+                    in_steps(value, ACTIVATION_STEPS[precision], ranges[call, place])
         values |= {id(tensor): pair for tensor, pair in zip(node.outputs, found, strict=True)}
         let_go(node, values, remaining)
-    return rounded
+    return rounded, ranges
 
 
 def is_last_and_linear(layer: keras.layers.Layer, model: keras.Model) -> bool:

@@ -13,7 +13,7 @@ from exporters.calibration import with_full_range
 from exporters.cloning import leaves, set_weights
 from exporters.columns_ranges import fit_to_features
 from exporters.contract import WHOLE_NUMBERS, features_names
-from exporters.correction import can_correct, correct, working_bytes
+from exporters.correction import can_correct, correct_and_measure, working_bytes
 from exporters.equalisation import equalise
 from exporters.errors import CutpointError, InputError
 from exporters.fingerprinting import weight_set
@@ -21,7 +21,7 @@ from exporters.fingerprints import WeightSet
 from exporters.folding import Folded, fold
 from exporters.inputs import Inputs, as_inputs
 from exporters.keras_graph import answers_of, walk
-from exporters.ladder import Measure, Rung, climb
+from exporters.ladder import Made, Measure, Rung, climb
 from exporters.memory import give_back
 from exporters.opaque import is_opaque
 from exporters.report_ways import CORRECTED, EQUALISED
@@ -127,13 +127,13 @@ class InferenceModels:
         measure = Measure(plain, self._selection, precision, kept, self._gate)
         self._models[name], self._choices[name], self._seconds[name] = climb(usual, (), measure)
 
-    def _corrected(self, model: keras.Model, name: str, precision: str) -> tuple[keras.Model, keras.Model]:
-        """Return a model before and after its weights are rounded."""
+    def _corrected(self, model: keras.Model, name: str, precision: str) -> Made:
+        """Return a model before and after its weights are rounded, and the ranges of its activations."""
         if name.endswith(FITTED):
             model = fit_to_features(model, self._inputs)
         # What went before was as large as what comes, and is still held for it otherwise.
         give_back()
-        return model, correct(model, precision, self._inputs)
+        return model, *correct_and_measure(model, precision, self._inputs)
 
     def saved_model(self, precision: str) -> Path:
         """Return the SavedModel of the model for a precision."""

@@ -14,7 +14,7 @@ import numpy as np
 
 from exporters.inputs import Inputs
 from exporters.saved_model import named_outputs
-from exporters.simulation import answers_in_steps, ratios_in_steps
+from exporters.simulation import Ranges, answers_in_steps, ratios_in_steps
 from exporters.ways import MOST_LAYERS, Choice, Gate, Way, best_of, judged
 
 # Enough for the ratios of signal to noise, which hardly vary from picture to picture.
@@ -22,12 +22,18 @@ PICTURES_OF_LAYERS = 16
 EXACT = "float32"
 
 
+Made = tuple[keras.Model, keras.Model, Ranges | None]
+
+
 @dataclasses.dataclass(frozen=True)
 class Rung:
-    """A way of making the weights: `make` gives the model before rounding, which answers as the folded one, and rounded."""
+    """A way of making the weights: `make` gives the model before rounding, which answers as the folded one, and rounded.
+
+    Last come the ranges of its activations, see `simulation.Ranges`; None: those of the pictures that it is measured on.
+    """
 
     name: str
-    make: Callable[[], tuple[keras.Model, keras.Model]]
+    make: Callable[[], Made]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,20 +50,21 @@ class Measure:
     features: Mapping[str, str]
     gate: Gate
 
-    def worth(self, name: str, exact: keras.Model, rounded: keras.Model, expected: Mapping[str, np.ndarray]) -> Way:
-        """Return what a rounded model is worth; `exact` is itself before rounding, `expected` what should be answered."""
-        found = self.answers(rounded, self.precision)
+    def worth(self, name: str, made: Made, expected: Mapping[str, np.ndarray]) -> Way:
+        """Return what a rung's models are worth; `expected` is what should be answered."""
+        exact, rounded, ranges = made
+        found = self.answers(rounded, self.precision, ranges)
         shown = self.selection[:PICTURES_OF_LAYERS]
-        ratios = ratios_in_steps(exact, rounded, shown, self.precision)
+        ratios = ratios_in_steps(exact, rounded, shown, self.precision, ranges)
         known = sorted((each for each in ratios.items() if each[1] is not None), key=lambda each: each[1])
         carried = {output: ratios.get(layer) for output, layer in self.features.items()}
         way = judged(name, expected, found, self.precision, self.gate)
         return dataclasses.replace(way, features_snr_db=carried, worst_layers=tuple(known[:MOST_LAYERS]))
 
-    def answers(self, model: keras.Model, precision: str) -> dict[str, np.ndarray]:
+    def answers(self, model: keras.Model, precision: str, ranges: Ranges | None = None) -> dict[str, np.ndarray]:
         """Return output -> what a model answers to the validation pictures in a precision."""
         names = {id(tensor): name for name, tensor in named_outputs(model).items()}
-        answers = answers_in_steps(model, self.selection, precision)
+        answers = answers_in_steps(model, self.selection, precision, ranges)
         return {names[id(tensor)]: each for tensor, each in zip(model.outputs, answers, strict=True)}
 
 
@@ -82,10 +89,10 @@ def climb(
     def attempt(rung: Rung) -> None:
         nonlocal best
         start = time.monotonic()
-        exact, rounded = rung.make()
-        ways.append(measure.worth(rung.name, exact, rounded, expected))
+        made = rung.make()
+        ways.append(measure.worth(rung.name, made, expected))
         if best_of(ways) == len(ways) - 1:
-            best = rounded
+            best = made[1]
         seconds[rung.name] = round(time.monotonic() - start, 3)
 
     for rung in usual:

@@ -19,6 +19,8 @@ from exporters.rounding import ACTIVATION_STEPS
 from exporters.slices import answers_in_slices, clip, in_parts
 
 Bounds = tuple[float, float] | None
+# (number of a call in the graph's order, place of one of its outputs) -> the least and the largest value that it has there.
+Ranges = Mapping[tuple[int, int], tuple[float, float]]
 _RANGES = {keras.activations.relu: (0.0, float("inf")), keras.activations.relu6: (0.0, 6.0)}
 BATCH = 32
 # Where two models are walked at once.
@@ -30,33 +32,36 @@ _MOVING = (
 )
 
 
-def answers_in_steps(model: keras.Model, inputs: Inputs, precision: str) -> list[np.ndarray]:
+def answers_in_steps(
+    model: keras.Model, inputs: Inputs, precision: str, ranges: Ranges | None = None
+) -> list[np.ndarray]:
     """Return what a model answers in a precision, without the rounding of its weights.
 
     Args:
         model: functional, as `fold` gives it, its weights rounded already or not.
-        inputs: uint8 (N, height, width, 3), with columns where the model takes them; the steps are those of each batch.
+        inputs: uint8 (N, height, width, 3), with columns where the model takes them.
         precision: a key of `rounding.ACTIVATION_STEPS`, or another one, whose activations are not rounded.
+        ranges: between which the steps lie, as calibration images have them; None: those of each batch.
 
     Returns:
         One float32 array (N, ...) for each of the model's outputs.
     """
     parts = [
-        _answers(model, list(inputs[start : start + BATCH].named().values()), ACTIVATION_STEPS.get(precision))
+        _answers(model, list(inputs[start : start + BATCH].named().values()), ACTIVATION_STEPS.get(precision), ranges)
         for start in range(0, len(inputs), BATCH)
     ]
     return [np.concatenate(each) for each in zip(*parts, strict=True)]
 
 
 def ratios_in_steps(
-    model: keras.Model, rounded: keras.Model, inputs: Inputs, precision: str
+    model: keras.Model, rounded: keras.Model, inputs: Inputs, precision: str, ranges: Ranges | None = None
 ) -> dict[str, float | None]:
     """Return how much larger than its differences every value is that a device stores, layer by layer.
 
     Args:
         model: functional, before its weights were rounded.
         rounded: the same layers with rounded weights, as `correct` gives them.
-        inputs, precision: as `answers_in_steps` takes them.
+        inputs, precision, ranges: as `answers_in_steps` takes them.
 
     Returns:
         operation -> ratio of signal to noise in decibels, in the order of the graph; None where nothing differs. Operations
@@ -67,7 +72,8 @@ def ratios_in_steps(
     powers: dict[str, np.ndarray] = {}
     for start in range(0, len(inputs), FEW):
         given = list(inputs[start : start + FEW].named().values())
-        for (node, expected), (_, found) in zip(_walk(model, given, None), _walk(rounded, given, steps), strict=True):
+        both = zip(_walk(model, given, None), _walk(rounded, given, steps, ranges), strict=True)
+        for (node, expected), (_, found) in both:
             stored = [is_stored(followers.get(id(tensor), [])) for tensor in node.outputs]
             if any(stored) and not isinstance(node.operation, _MOVING):
                 pairs = [pair for pair, kept in zip(zip(expected, found, strict=True), stored, strict=True) if kept]
@@ -86,22 +92,33 @@ def _decibels(signal: float, noise: float) -> float | None:
     return float(10 * np.log10(signal / noise)) if signal > 0 and noise > 0 else None
 
 
-def _answers(model: keras.Model, given: list[np.ndarray], steps: int | None) -> list[np.ndarray]:
-    return walk(model, given, *_computing(model, len(given[0]), steps))
+def _answers(model: keras.Model, given: list[np.ndarray], steps: int | None, ranges: Ranges | None) -> list[np.ndarray]:
+    return walk(model, given, *_computing(model, len(given[0]), steps, ranges))
 
 
-def _walk(model: keras.Model, given: list[np.ndarray], steps: int | None) -> Iterator[tuple[Any, list[np.ndarray]]]:
+def _walk(
+    model: keras.Model, given: list[np.ndarray], steps: int | None, ranges: Ranges | None = None
+) -> Iterator[tuple[Any, list[np.ndarray]]]:
     """Give every call of the graph in order, with its values as they are stored, which the next call may change."""
     values = {id(tensor): each for tensor, each in zip(model.inputs, given, strict=True)}
-    return walk_by_calls(model, values, *_computing(model, len(given[0]), steps))
+    return walk_by_calls(model, values, *_computing(model, len(given[0]), steps, ranges))
 
 
-def _computing(model: keras.Model, count: int, steps: int | None) -> tuple[Callable, Callable]:
+def _computing(
+    model: keras.Model, count: int, steps: int | None, ranges: Ranges | None
+) -> tuple[Callable[[Any, Mapping], list[np.ndarray]], Callable[[Any, np.ndarray], np.ndarray]]:
     """Return what `keras_graph.walk` takes as `call` and `change`."""
     followers, once = followers_of(model), taken_once(model)
+    places = {
+        id(tensor): (call, place)
+        for call, node in enumerate(calls_of(model))
+        for place, tensor in enumerate(node.outputs)
+    }
 
     def change(tensor: Any, value: np.ndarray) -> np.ndarray:
-        return in_steps(value, steps) if steps and is_stored(followers.get(id(tensor), [])) else value
+        if not steps or not is_stored(followers.get(id(tensor), [])):
+            return value
+        return in_steps(value, steps, ranges and ranges[places[id(tensor)]])
 
     return functools.partial(answers_in_arrays, count=count, once=once), change
 
@@ -157,9 +174,15 @@ def is_stored(followers: list[Any]) -> bool:
     return not (alone and activation_bounds(followers[0]) is not None)
 
 
-def in_steps(values: np.ndarray, steps: int) -> np.ndarray:
-    """Round an array to equal steps between the least and the largest of its values, with 0 among the steps, in place."""
-    low, high = min(0.0, float(values.min())), max(0.0, float(values.max()))
+def range_of(values: np.ndarray) -> tuple[float, float]:
+    """Return the least and the largest number in an array."""
+    return float(values.min()), float(values.max())
+
+
+def in_steps(values: np.ndarray, steps: int, ends: tuple[float, float] | None = None) -> np.ndarray:
+    """Round an array, in place, to equal steps, 0 being one, between two ends, by default its least and largest value."""
+    least, largest = range_of(values) if ends is None else ends
+    low, high = min(0.0, least), max(0.0, largest)
     if high > low:
         step = np.float32((high - low) / steps)
         zero = np.rint(-low / step)

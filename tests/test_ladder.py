@@ -14,7 +14,7 @@ from exporters.contract import CEILINGS
 from exporters.correction import correct
 from exporters.folding import fold
 from exporters.inputs import Inputs
-from exporters.ladder import Measure, Rung, climb
+from exporters.ladder import Made, Measure, Rung, climb
 from exporters.simulation import ratios_in_steps
 from exporters.ways import MOST_LAYERS, Gate
 
@@ -54,9 +54,9 @@ def rung(folded: keras.Model, corrected: keras.Model) -> Callable[[str, float], 
     made: list[str] = []
 
     def of(name: str, spoilt: float) -> Rung:
-        def make() -> tuple[keras.Model, keras.Model]:
+        def make() -> Made:
             made.append(name)
-            return folded, damaged(corrected, spoilt)
+            return folded, damaged(corrected, spoilt), None
 
         return Rung(name, make)
 

@@ -21,6 +21,7 @@ from exporters.golden import read_golden, read_manifest, sha256_of, write_manife
 from exporters.papers import parse_artifact_name
 from exporters.runners.tfjs import check_node
 from exporters.verification import (
+    advise_instead,
     judge,
     judge_answers,
     loosened_notes,
@@ -44,6 +45,42 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def report(whole: Path) -> dict:
     return verify_folder(whole)
+
+
+def entry_of(name: str, status: str, size: int, **more: object) -> dict:
+    """An artifact's entry with one runtime."""
+    form, _, precision = name.partition("-")
+    runtime = {"status": status, "latency_ms": {"median": 2.5}, **more}
+    return {"name": name, "format": form, "precision": precision, "size_bytes": size, "runtimes": [runtime]}
+
+
+def test_what_fails_is_told_what_would_do() -> None:
+    failed = entry_of("tflite-int8", "failed", 300)
+    others = [
+        entry_of("tflite-float32", "verified", 900),
+        entry_of("tflite-float16", "verified", 500),
+        # Smaller, but not verified, or of another format.
+        entry_of("tflite-dynamic_int8", "not_enough_images", 310),
+        entry_of("onnx-float16", "verified", 400),
+    ]
+    advise_instead([failed, *others])
+    assert failed["instead"] == {"name": "tflite-float16", "size_bytes": 500, "latency_ms": 2.5}
+    assert not any("instead" in each for each in others)
+
+
+@pytest.mark.parametrize(
+    "failed",
+    [
+        # Another precision mends nothing there.
+        entry_of("tflite-int8", "failed", 300, check="card"),
+        entry_of("tflite-float16", "failed", 300),
+        entry_of("onnx-int8", "failed", 300),
+        entry_of("tflite-int8", "not_enough_images", 300),
+    ],
+)
+def test_nothing_is_told_where_it_would_not_help(failed: dict) -> None:
+    advise_instead([failed, entry_of("tflite-float32", "verified", 900)])
+    assert "instead" not in failed
 
 
 def with_only(whole: Path, out: Path, *names: str) -> Path:
