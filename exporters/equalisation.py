@@ -5,7 +5,8 @@ made and scales it back where it is taken: ReLU(s x) is s ReLU(x). Here it goes 
 together is scaled alike, and stops at ReLU6's ceiling, which is not scaled along. Ranges are measured on real images rather
 than read off the weights, and the factors are the square root of what would make ranges equal, as Xiao et al. 2022
 (arXiv:2211.10438) split the difference between activations and weights; before a depthwise convolution, whose kernel has
-a scale for each channel, nothing has to be split.
+a scale for each channel, nothing has to be split. Where channels are a thousand times as large as others, half of that is
+still too much, and nothing is split anywhere.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ BATCH = 4
 # How much further than on the images seen values may go before ReLU6's ceiling cuts them off.
 MARGIN = 1.25
 LARGEST_FACTOR = 100.0
-SPLIT = 0.5
+SPLIT, WHOLE_SPLIT = 0.5, 1.0
 # Operations whose answer is scaled as all that they take is, channel by channel.
 _PASSING = (
     *(keras.layers.ReLU, keras.layers.Activation, keras.layers.Add, keras.layers.ZeroPadding2D, keras.layers.Identity),
@@ -52,13 +53,14 @@ class _Stream:
     fixed: bool = False
 
 
-def equalise(folded: keras.Model, inputs: Inputs, kept: Collection[str] = ()) -> keras.Model:
+def equalise(folded: keras.Model, inputs: Inputs, kept: Collection[str] = (), split: float = SPLIT) -> keras.Model:
     """Return a model that answers alike, with the ranges of its channels nearer to each other.
 
     Args:
         folded: a functional model, as `fold` gives it; not touched.
         inputs: pictures, uint8 (N, height, width, 3), the first 96 of which tell the ranges, and their columns.
         kept: layers whose output stays as it is, such as those of the cuts.
+        split: how much of the difference is taken from the activations, 1 all of it; the rest is left to weights' scales.
 
     Returns:
         A new model with the same layers. It answers as the given one does, but for roundings, and for values of a ReLU6's
@@ -69,7 +71,7 @@ def equalise(folded: keras.Model, inputs: Inputs, kept: Collection[str] = ()) ->
     if not streams:
         return copy
     for stream, largest in zip(streams, _largest(copy, streams, inputs[:IMAGES]), strict=True):
-        factors = _factors(stream, largest)
+        factors = _factors(stream, largest, split)
         for layer in stream.makers:
             _scale_outputs(layer, factors)
         for layer in stream.takers:
@@ -150,15 +152,16 @@ def _largest(model: keras.Model, streams: list[_Stream], inputs: Inputs) -> list
     return [np.max([found[id(tensor)] for tensor in stream.stored], axis=0) for stream in streams]
 
 
-def _factors(stream: _Stream, largest: np.ndarray) -> np.ndarray:
+def _factors(stream: _Stream, largest: np.ndarray, split: float) -> np.ndarray:
     alive = largest > 1e-6
     sizes = np.where(alive, largest, 1.0)
     room = sizes[alive].max(initial=1e-6) / sizes
     if stream.ceiling is not None:
         # Scaled up only: a channel that is scaled down would be cut off later than it was.
         room = np.maximum(stream.ceiling / (sizes * MARGIN), 1.0)
-    split = 1.0 if all(isinstance(each, keras.layers.DepthwiseConv2D) for each in stream.takers) else SPLIT
-    return np.where(alive, np.minimum(room**split, LARGEST_FACTOR), 1.0)
+    depthwise = all(isinstance(each, keras.layers.DepthwiseConv2D) for each in stream.takers)
+    factors = np.minimum(room ** (1.0 if depthwise else split), LARGEST_FACTOR ** (split / SPLIT))
+    return np.where(alive, factors, 1.0)
 
 
 def _scale_outputs(layer: keras.layers.Layer, factors: np.ndarray) -> None:

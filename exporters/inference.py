@@ -14,7 +14,7 @@ from exporters.cloning import leaves, set_weights
 from exporters.columns_ranges import fit_to_features
 from exporters.contract import WHOLE_NUMBERS, features_names
 from exporters.correction import can_correct, correct_and_measure, working_bytes
-from exporters.equalisation import equalise
+from exporters.equalisation import WHOLE_SPLIT, equalise
 from exporters.errors import CutpointError, InputError
 from exporters.fingerprinting import weight_set
 from exporters.fingerprints import WeightSet
@@ -24,7 +24,7 @@ from exporters.keras_graph import answers_of, walk
 from exporters.ladder import Made, Measure, Rung, climb
 from exporters.memory import give_back
 from exporters.opaque import is_opaque
-from exporters.report_ways import CORRECTED, EQUALISED
+from exporters.report_ways import CORRECTED, EQUALISED, LEVELLED
 from exporters.rounding import ACTIVATION_STEPS, GRIDS, PLAIN, rounding_of
 from exporters.saved_model import takes_columns, write_saved_model
 from exporters.ways import Choice, Gate
@@ -120,12 +120,14 @@ class InferenceModels:
 
     def _choose(self, name: str, precision: str) -> None:
         plain, kept = self._models[PLAIN], self._features
-        usual = (
-            Rung(CORRECTED, lambda: self._corrected(plain, name, precision)),
-            Rung(EQUALISED, lambda: self._corrected(equalise(plain, self._inputs, kept.values()), name, precision)),
-        )
+
+        def equalised(**how: float) -> Made:
+            return self._corrected(equalise(plain, self._inputs, kept.values(), **how), name, precision)
+
+        usual = (Rung(CORRECTED, lambda: self._corrected(plain, name, precision)), Rung(EQUALISED, equalised))
+        further = (Rung(LEVELLED, lambda: equalised(split=WHOLE_SPLIT)),)
         measure = Measure(plain, self._selection, precision, kept, self._gate)
-        self._models[name], self._choices[name], self._seconds[name] = climb(usual, (), measure)
+        self._models[name], self._choices[name], self._seconds[name] = climb(usual, further, measure)
 
     def _corrected(self, model: keras.Model, name: str, precision: str) -> Made:
         """Return a model before and after its weights are rounded, and the ranges of its activations."""

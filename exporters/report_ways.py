@@ -13,9 +13,9 @@ from typing import Any
 from exporters import report_facts as facts
 from exporters import report_numbers as numbers
 
-CORRECTED, EQUALISED = "corrected", "equalised"
+CORRECTED, EQUALISED, LEVELLED = "corrected", "equalised", "levelled"
 # Way -> what is done to the weights.
-WORDS = {CORRECTED: "corrected", EQUALISED: "equalised and corrected"}
+WORDS = {CORRECTED: "corrected", EQUALISED: "equalised and corrected", LEVELLED: "wholly equalised and corrected"}
 # Header of a column, and whether it holds numbers.
 HEADERS = (
     ("way", False), ("error", True), ("mean difference", True), ("agreement", True), ("accuracy", True),

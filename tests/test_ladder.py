@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -13,6 +14,7 @@ from exporters.cloning import clone
 from exporters.contract import CEILINGS
 from exporters.correction import correct
 from exporters.folding import fold
+from exporters.inference import InferenceModels
 from exporters.inputs import Inputs
 from exporters.ladder import Made, Measure, Rung, climb
 from exporters.simulation import ratios_in_steps
@@ -96,6 +98,43 @@ def test_where_nothing_passes_the_least_error_is_taken(rung: Callable, measure: 
     assert choice.taken == min(errors, key=errors.get)
     expected, found = (measure.answers(each, "float32")["apple"] for each in (measure.folded, taken))
     assert not np.allclose(expected, found, atol=0.05)
+
+
+def uneven(model: keras.Model, decades: float) -> keras.Model:
+    """The model with channels of two layers scaled down, by up to so many powers of ten, and back where they are taken."""
+    copy, generator = clone(model), np.random.default_rng(0)
+    for maker, taker in (("deep", "point"), ("deep_2", "point_2")):
+        kernel, bias = copy.get_layer(maker).get_weights()
+        factors = 10 ** generator.uniform(-decades, 0, kernel.shape[2])
+        copy.get_layer(maker).set_weights([kernel * factors[:, None], bias * factors])
+        kernel, bias = copy.get_layer(taker).get_weights()
+        copy.get_layer(taker).set_weights([kernel / factors[:, None], bias])
+    return copy
+
+
+@pytest.mark.parametrize(
+    "decades, tried", [(2, ["corrected", "equalised"]), (4, ["corrected", "equalised", "levelled"])]
+)
+def test_channels_of_very_different_sizes_need_more(
+    folded: keras.Model, tmp_path: Path, decades: float, tried: list[str]
+) -> None:
+    one = small_models.small()
+    models = InferenceModels(
+        *(uneven(folded, decades), small_models.CUT, one.calibration_images, tmp_path),
+        features_everywhere=False,
+        selection=Inputs(one.images[:PICTURES]),
+        gate=Gate(one.card.outputs, CEILINGS),
+    )
+    assert models.choice("int8") is None
+    models.model("int8")
+    choice = models.choice("int8")
+    assert [way.name for way in choice.ways] == tried == list(models.take_seconds("int8"))
+    # Each passes only where those before it do not, and the last is the only one that does.
+    assert [way.passes for way in choice.ways] == [False] * (len(tried) - 1) + [True]
+    assert choice.taken == tried[-1]
+    errors = [way.error for way in choice.ways]
+    assert errors == sorted(errors, reverse=True) and errors[-1] < 0.005
+    assert models.take_seconds("int8") == {} and models.choice("float32") is None
 
 
 def test_ratios_are_those_of_the_differences(folded: keras.Model, corrected: keras.Model) -> None:
