@@ -98,8 +98,13 @@ def correct(folded: keras.Model, precision: str, images: Inputs | np.ndarray) ->
     return correct_and_measure(folded, precision, images)[0]
 
 
-def correct_and_measure(folded: keras.Model, precision: str, images: Inputs | np.ndarray) -> tuple[keras.Model, Ranges]:
-    """Return what `correct` does, and the ranges that its activations had where they are stored in steps."""
+def correct_and_measure(
+    folded: keras.Model, precision: str, images: Inputs | np.ndarray, *, exact_inputs: bool = False
+) -> tuple[keras.Model, Ranges]:
+    """Return what `correct` does, and the ranges that its activations had where they are stored in steps.
+
+    With `exact_inputs` kernels are rounded by least squares on what layers take in float; biases make up for the rest as always.
+    """
     rounded, ranges = clone(folded), {}
     images = as_inputs(images)[: _images_for(folded)]
     given = images.named().values()
@@ -112,7 +117,8 @@ def correct_and_measure(folded: keras.Model, precision: str, images: Inputs | np
             inputs, twin = values[id(node.input_tensors[0])], rounded.get_layer(layer.name)
             # What gives a regression's numbers stays in float32 where all else is float16, which ends at 65,504.
             keep = precision in BIAS_TOO and is_last_and_linear(layer, folded)
-            found = [_round_layer(layer, twin, inputs, None if keep else precision, _bounds(layer, followers))]
+            given = inputs[0 if exact_inputs else 1]
+            found = [_round_layer(layer, twin, inputs, None if keep else precision, _bounds(layer, followers), given)]
         else:
             found = _apply(node, values, len(images), once)
         if precision in ACTIVATION_STEPS:
@@ -175,16 +181,22 @@ def _bounds(layer: keras.layers.Layer, followers: dict[int, list[Any]]) -> Bound
 
 
 def _round_layer(
-    layer: keras.layers.Layer, twin: keras.layers.Layer, inputs: Pair, precision: str | None, bounds: Bounds
+    layer: keras.layers.Layer,
+    twin: keras.layers.Layer,
+    inputs: Pair,
+    precision: str | None,
+    bounds: Bounds,
+    given: np.ndarray,
 ) -> Pair:
     """Round the twin's kernel, let its bias take back what is left of the mean, and return what both layers then give.
 
+    `inputs` are what both layers take, `given` is the one that the least squares look at.
     With `precision` None the kernel is not rounded; the bias still makes up for what the layers before have lost.
     """
     kernel, *bias = layer.get_weights()
     form = _Layer(isinstance(layer, keras.layers.DepthwiseConv2D), kernel.shape)
     matrix = form.to_matrix(kernel)
-    rows = _input_rows(layer, inputs[1], form)
+    rows = _input_rows(layer, given, form)
     rounded = form.to_kernel(round_in_parts(matrix, rows, GRIDS[precision](matrix))) if precision else kernel
     twin.set_weights([rounded, *bias])
     expected, found = (_before_activation(each, value) for each, value in zip((layer, twin), inputs, strict=True))

@@ -24,7 +24,7 @@ from exporters.keras_graph import answers_of, walk
 from exporters.ladder import Made, Measure, Rung, climb
 from exporters.memory import give_back
 from exporters.opaque import is_opaque
-from exporters.report_ways import CORRECTED, EQUALISED, LEVELLED
+from exporters.report_ways import CORRECTED, EQUALISED, EXACT_INPUTS, LEVELLED
 from exporters.rounding import ACTIVATION_STEPS, GRIDS, PLAIN, rounding_of
 from exporters.saved_model import takes_columns, write_saved_model
 from exporters.ways import Choice, Gate
@@ -125,17 +125,20 @@ class InferenceModels:
             return self._corrected(equalise(plain, self._inputs, kept.values(), **how), name, precision)
 
         usual = (Rung(CORRECTED, lambda: self._corrected(plain, name, precision)), Rung(EQUALISED, equalised))
-        further = (Rung(LEVELLED, lambda: equalised(split=WHOLE_SPLIT)),)
+        further = (
+            Rung(LEVELLED, lambda: equalised(split=WHOLE_SPLIT)),
+            Rung(EXACT_INPUTS, lambda: self._corrected(plain, name, precision, exact_inputs=True)),
+        )
         measure = Measure(plain, self._selection, precision, kept, self._gate)
         self._models[name], self._choices[name], self._seconds[name] = climb(usual, further, measure)
 
-    def _corrected(self, model: keras.Model, name: str, precision: str) -> Made:
+    def _corrected(self, model: keras.Model, name: str, precision: str, **how: bool) -> Made:
         """Return a model before and after its weights are rounded, and the ranges of its activations."""
         if name.endswith(FITTED):
             model = fit_to_features(model, self._inputs)
         # What went before was as large as what comes, and is still held for it otherwise.
         give_back()
-        return model, *correct_and_measure(model, precision, self._inputs)
+        return model, *correct_and_measure(model, precision, self._inputs, **how)
 
     def saved_model(self, precision: str) -> Path:
         """Return the SavedModel of the model for a precision."""

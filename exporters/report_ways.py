@@ -13,9 +13,14 @@ from typing import Any
 from exporters import report_facts as facts
 from exporters import report_numbers as numbers
 
-CORRECTED, EQUALISED, LEVELLED = "corrected", "equalised", "levelled"
+CORRECTED, EQUALISED, LEVELLED, EXACT_INPUTS = "corrected", "equalised", "levelled", "exact_inputs"
 # Way -> what is done to the weights.
-WORDS = {CORRECTED: "corrected", EQUALISED: "equalised and corrected", LEVELLED: "wholly equalised and corrected"}
+WORDS = {
+    CORRECTED: "corrected",
+    EQUALISED: "equalised and corrected",
+    LEVELLED: "wholly equalised and corrected",
+    EXACT_INPUTS: "corrected, kernels rounded on exact inputs",
+}
 # Header of a column, and whether it holds numbers.
 HEADERS = (
     ("way", False), ("error", True), ("mean difference", True), ("agreement", True), ("accuracy", True),
