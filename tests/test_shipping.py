@@ -65,7 +65,9 @@ def test_the_choice_is_said_and_kept(out: Path, exported: tuple[list[str], dict[
     assert not any("wall_s" in way for way in made["ways"])
     manifest = read_manifest(out)
     assert f"golden/{WAYS}" in manifest["files"] and read_golden(out, manifest).ways == kept["precisions"]
-    assert f"Weights: {told(made)}" in (out / "artifacts" / "tflite-int8" / "README.md").read_text()
+    # One of the two was perhaps converted by a process that did not make the weights.
+    for name in ("tflite-int8", "onnx-int8"):
+        assert f"Weights: {told(made)}" in (out / "artifacts" / name / "README.md").read_text()
     assert "Weights:" not in (out / "artifacts" / "tflite-float32" / "README.md").read_text()
 
 

@@ -98,6 +98,9 @@ def test_steps_hold_zero_and_both_ends() -> None:
     # Values of one sign have 0 as the other end, and nothing but zeros has no steps.
     assert in_steps(values[3:].copy(), 1).tolist() == [0.0, pytest.approx(0.7)]
     assert not in_steps(np.zeros(3, np.float32), 255).any()
+    # Between given ends, in the same array; what lies beyond them is cut off.
+    wide = np.array([-9.0, -1.0, 0.0, 0.26, 9.0], np.float32)
+    assert in_steps(wide, 8, (-1.0, 3.0)) is wide and wide.tolist() == [-1.0, -1.0, 0.0, 0.5, 3.0]
 
 
 def test_without_steps_answers_are_the_models_own(folded: keras.Model, held_out: Inputs) -> None:
