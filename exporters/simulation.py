@@ -118,7 +118,7 @@ def _computing(
     def change(tensor: Any, value: np.ndarray) -> np.ndarray:
         if not steps or not is_stored(followers.get(id(tensor), [])):
             return value
-        return in_steps(value, steps, ranges and ranges[places[id(tensor)]])
+        return in_steps(value, steps, None if ranges is None else ranges[places[id(tensor)]])
 
     return functools.partial(answers_in_arrays, count=count, once=once), change
 
