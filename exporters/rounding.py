@@ -144,6 +144,13 @@ PLAIN = "plain"
 WHOLE = "_whole"
 
 
+def corrections_of(rounding: str) -> int:
+    """Return how many ways of correcting the weights a rounding has: none where it is plain, several where activations count."""
+    if rounding == PLAIN:
+        return 0
+    return 2 if rounding.endswith(WHOLE) else 1
+
+
 def rounding_of(precision: str) -> str:
     """Return how a precision is rounded where the model can be corrected: `plain`, or the name of a grid, maybe with `_whole`."""
     if precision not in GRIDS:

@@ -17,7 +17,7 @@ from exporters.opaque import load_model
 from exporters.report_ways import told
 from exporters.ways import Gate, read_choices, write_choices
 from pipeline import bundle
-from pipeline.advice.blas import one_thread
+from pipeline.blas import one_thread
 from pipeline.orders import Made, Order, Places, Task
 from pipeline.stages import Stage, forget_peak, peak_memory_bytes
 

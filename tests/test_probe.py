@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.advice.blas import _switches, one_thread
 from pipeline.advice.probe import SHRINKAGES, class_shares, deal, hold_out, standardise
+from pipeline.blas import _switches, one_thread
 
 
 def data(count: int, width: int, classes: int = 3, signal: float = 1.0, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

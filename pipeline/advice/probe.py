@@ -20,7 +20,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipeline.advice.blas import one_thread
+from pipeline.blas import one_thread
 
 # Of the squared weights, for each picture, where the feature that varies most has the variance 1.
 SHRINKAGES = tuple(10.0 ** (half / 2) for half in range(-11, 3))
