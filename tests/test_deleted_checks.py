@@ -53,7 +53,7 @@ ISOLATED: dict[str, Isolated] = {
     "random operators": Isolated("onnx-float32", faults_onnx_graph.random_operator),
     "opset": Isolated("onnx-float32", faults_onnx_graph.another_opset),
     # Made in the test, as the features below: they must be exported.
-    "stored precision": Isolated("onnx-float16"),
+    "stored precision": Isolated("tflite-float16"),
     "computed precision": Isolated("onnx-int8", faults_onnx.features_in_float),
     "input": Isolated("onnx-float32", faults_onnx_graph.input_renamed),
     "outputs": Isolated("tflite-int8", faults_tflite.output_scale_off),

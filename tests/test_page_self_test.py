@@ -369,13 +369,24 @@ def test_what_is_copied_names_browser_and_device(browser: Browser, base: Path) -
     assert len({len(row) for row in table}) == 1
 
 
+# Presses Cancel at the first picture: from outside, a small model is through before one can.
+CANCELS = """() => {
+  const [text, cancel] = ["self-test-progress-text", "self-test-cancel"].map((id) => document.getElementById(id));
+  new MutationObserver((_, observer) => {
+    if (!/picture \\d/.test(text.textContent)) return;
+    observer.disconnect();
+    cancel.focus();
+    cancel.click();
+  }).observe(text, { childList: true, characterData: true, subtree: true });
+}"""
+
+
 def test_it_can_be_cancelled_and_run_again(browser: Browser, folder: Path) -> None:
     publish(folder, "all")
     with serving(folder) as url, opened(browser, url) as page:
         page.get_by_test_id("backend-select").select_option("cpu")
+        page.evaluate(CANCELS)
         page.get_by_test_id("self-test").click()
-        expect(page.locator("#self-test-progress-text")).to_contain_text(re.compile(r"picture \d"), timeout=30_000)
-        page.get_by_test_id("self-test-cancel").click()
         verdict = page.get_by_test_id("self-test-verdict")
         expect(verdict).to_have_attribute("data-verdict", "not-verified")
         expect(verdict).to_have_text("Not verified: the self-test was cancelled.")

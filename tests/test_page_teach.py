@@ -72,6 +72,7 @@ def reopened(page: Page) -> None:
     page.reload()
     expect(page.locator("#headline")).to_have_text("Draw something, or choose a picture.", timeout=30_000)
     page.get_by_test_id("teach-kept").locator("summary").click()
+    expect(page.get_by_test_id("teach-open-file")).to_be_enabled()
 
 
 def complaint(page: Page) -> str:

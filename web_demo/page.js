@@ -33,10 +33,13 @@ let picture = null;
 let stale = false;
 let busy = false;
 let headOfAnswer = "";
+/** How often something was said or taken back. */
+let sayings = 0;
 /** @type {ReturnType<import("./camera.js").openCamera> | null} */
 let camera = null;
 
 function say(text) {
+  sayings += 1;
   byId("error").textContent = text;
   byId("error").hidden = text === "";
 }
@@ -117,8 +120,10 @@ async function update() {
       answer.setAttribute("aria-busy", "true");
       try {
         const shown = picture;
+        const before = sayings;
         await inTurn(() => (shown ? respond(shown) : prepare()));
-        say("");
+        // What another part of the page has said meanwhile is not this answer's to take back.
+        if (sayings === before) say("");
         if (!picture) forget("Draw something, or choose a picture.");
       } catch (fault) {
         forget("No answer");

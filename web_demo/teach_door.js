@@ -45,7 +45,11 @@ export function startTeaching(page) {
   pressed("teach-add-class", ({ addClass }) => addClass?.());
   pressed("teach-train", ({ train }) => train?.());
   byId("teach-kept").addEventListener("toggle", async ({ target }) => {
-    if (target.open) (await open())?.listKept();
+    if (!target.open) return;
+    const opened = await open();
+    // Until then nobody would take what is chosen there.
+    if (opened) byId("teach-kept-fields").disabled = false;
+    opened?.listKept();
   });
 
   return {
