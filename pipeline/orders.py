@@ -16,7 +16,7 @@ from pathlib import Path
 
 from exporters.contract import ArtifactName, Card, Limits
 from exporters.errors import InputError
-from exporters.rounding import corrections_of, rounding_of
+from exporters.rounding import effort_of, rounding_of
 from pipeline import bundle
 from pipeline.stages import Stage
 
@@ -65,8 +65,7 @@ def groups_of(names: Iterable[ArtifactName]) -> list[Group]:
     groups: dict[str, list[ArtifactName]] = {}
     for name in names:
         groups.setdefault(rounding_of(name.precision), []).append(name)
-    longest = sorted(groups, key=lambda rounding: (corrections_of(rounding), len(groups[rounding])), reverse=True)
-    return [tuple(groups[rounding]) for rounding in longest]
+    return [tuple(groups[rounding]) for rounding in sorted(groups, key=effort_of, reverse=True)]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -166,6 +166,7 @@ def test_what_is_to_be_kept_is_kept(folded: keras.Model, calibration: Inputs, he
     assert [layer.name for layer in level.layers] == [layer.name for layer in folded.layers]
 
 
+@pytest.mark.slow
 def test_of_two_ways_the_nearer_one_on_the_selection_is_taken(
     model: keras.Model, tmp_path: Path, calibration: Inputs, held_out: Inputs
 ) -> None:
