@@ -90,7 +90,7 @@ def correct(folded: keras.Model, precision: str, images: Inputs | np.ndarray) ->
     Args:
         folded: a functional model, as `fold` gives it; not touched.
         precision: a key of `rounding.GRIDS`.
-        images: uint8 (N, height, width, 3), with columns where the model takes them; the first 48 are looked at.
+        images: uint8 (N, height, width, 3), with columns where the model takes them; 48 of them are looked at.
 
     Returns:
         A new model with the same layers.
@@ -106,7 +106,7 @@ def correct_and_measure(
     With `exact_inputs` kernels are rounded by least squares on what layers take in float; biases make up for the rest as always.
     """
     rounded, ranges = clone(folded), {}
-    images = as_inputs(images)[: _images_for(folded)]
+    images = as_inputs(images).sample(_images_for(folded))
     given = images.named().values()
     values: dict[int, Pair] = {id(tensor): (each, each) for tensor, each in zip(folded.inputs, given, strict=True)}
     followers, once = followers_of(folded), taken_once(folded)

@@ -58,7 +58,7 @@ def equalise(folded: keras.Model, inputs: Inputs, kept: Collection[str] = (), sp
 
     Args:
         folded: a functional model, as `fold` gives it; not touched.
-        inputs: pictures, uint8 (N, height, width, 3), the first 96 of which tell the ranges, and their columns.
+        inputs: pictures, uint8 (N, height, width, 3), 96 of which tell the ranges, and their columns.
         kept: layers whose output stays as it is, such as those of the cuts.
         split: how much of the difference is taken from the activations, 1 all of it; the rest is left to weights' scales.
 
@@ -70,7 +70,7 @@ def equalise(folded: keras.Model, inputs: Inputs, kept: Collection[str] = (), sp
     streams = [each for each in _streams(copy, kept) if each.makers and each.takers and not each.fixed]
     if not streams:
         return copy
-    for stream, largest in zip(streams, _largest(copy, streams, inputs[:IMAGES]), strict=True):
+    for stream, largest in zip(streams, _largest(copy, streams, inputs.sample(IMAGES)), strict=True):
         factors = _factors(stream, largest, split)
         for layer in stream.makers:
             _scale_outputs(layer, factors)

@@ -19,7 +19,7 @@ FEATURES_LIMITS = {"float32": 1e-3, "float16": 1e-2, "uint16": 1e-2, "dynamic_in
 def inputs_of_features(golden: GoldenSet) -> Inputs:
     """Return the golden images, with columns, whose feature maps the golden set holds: M of them; one where it holds none."""
     count = min((len(values) for values in golden.features.values()), default=min(1, len(golden.images)))
-    return golden.inputs[measures.spread(len(golden.images), count)]
+    return golden.inputs.sample(count)
 
 
 def judge_features(features: Mapping[str, np.ndarray], golden: GoldenSet, precision: str) -> dict[str, Any] | None:

@@ -11,6 +11,7 @@ import numpy as np
 from exporters.columns import Column, encode_cells
 from exporters.contract import COLUMNS_NAME, INPUT_NAME
 from exporters.errors import InputError, ParityError
+from exporters.measures import spread
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +34,10 @@ class Inputs:
 
     def __getitem__(self, index: Any) -> Inputs:
         return Inputs(self.images[index], None if self.columns is None else self.columns[index])
+
+    def sample(self, most: int) -> Inputs:
+        """Return at most so many pictures, evenly spread: they often lie in the order of their labels."""
+        return self[spread(len(self), most)]
 
     def named(self) -> dict[str, np.ndarray]:
         """Return input name -> float32 array, as a Keras model with named inputs takes them."""

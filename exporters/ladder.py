@@ -54,7 +54,7 @@ class Measure:
         """Return what a rung's models are worth; `expected` is what should be answered."""
         exact, rounded, ranges = made
         found = self.answers(rounded, self.precision, ranges)
-        shown = self.selection[:PICTURES_OF_LAYERS]
+        shown = self.selection.sample(PICTURES_OF_LAYERS)
         ratios = ratios_in_steps(exact, rounded, shown, self.precision, ranges)
         known = sorted((each for each in ratios.items() if each[1] is not None), key=lambda each: each[1])
         carried = {output: ratios.get(layer) for output, layer in self.features.items()}

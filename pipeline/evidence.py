@@ -14,6 +14,7 @@ from exporters.errors import InputError, nearest
 from exporters.golden import golden_images
 from exporters.golden_files import FILES, LOSSLESS
 from exporters.inputs import Inputs
+from exporters.measures import spread
 from exporters.pixels import load_images
 from pipeline import bundle
 from pipeline.config import Config
@@ -109,7 +110,7 @@ def _of_source(source: Path, config: Config, terminal: Terminal) -> Evidence:
         "not known; --data DIR, or a download with pictures, would tell."
     )
     terminal.say(f"data: {note}")
-    chosen = images[: config.parity.images]
+    chosen = images[spread(len(images), config.parity.images)]
     files = [path for path in sorted((source / "golden" / FILES).glob("*")) if path.suffix in LOSSLESS]
     digest = hashlib.sha256(np.ascontiguousarray(chosen).tobytes()).hexdigest()
     # A model that takes pictures alone has no use for what stood beside them.

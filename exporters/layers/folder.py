@@ -34,7 +34,7 @@ def trace_folder(
         InputError: there is no Keras model, or it is another one than that of the golden set.
     """
     golden = read_golden(out, read_manifest(out))
-    images = golden.inputs[:IMAGES]
+    images = golden.inputs.sample(IMAGES)
     reference = _reference(out, golden, images)
     for entry in artifacts:
         progress(entry["name"])
