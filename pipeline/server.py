@@ -21,11 +21,11 @@ from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 import exporters
-from exporters.contract import FORMATS, ArtifactName
+from exporters.contract import FORMATS
 from exporters.errors import InputError
 from pipeline.offline import WORKER, digests, first_files, version_of, worker
 from pipeline.publishing import published_files, read_object, samples_listed, with_manifest
-from pipeline.web_formats import library_files, other_models
+from pipeline.web_formats import in_order, library_files, other_models
 
 PAGE = Path(exporters.__file__).parent / "javascript"
 MODEL_FILE = FORMATS["tfjs"].file
@@ -81,7 +81,6 @@ def models(out: Path) -> list[dict[str, Any]]:
     Raises:
         InputError: there is none.
     """
-    order = [str(ArtifactName(name, precision)) for name, row in FORMATS.items() for precision in row.precisions]
     listed = []
     for folder in _folders(out / "artifacts"):
         model, card = read_object(folder / MODEL_FILE), read_object(folder / "card.json")
@@ -95,7 +94,7 @@ def models(out: Path) -> list[dict[str, Any]]:
             "a result folder with artifacts/tfjs-*/model.json",
             "export with --formats tfjs, or name another folder",
         )
-    return sorted(listed, key=lambda each: (order.index(each["name"]) if each["name"] in order else 99, each["name"]))
+    return in_order(listed)
 
 
 def site_files(out: Path, *, slim: bool = False) -> dict[str, Path | bytes]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from exporters.contract import FORMATS
+from exporters.contract import FORMATS, ArtifactName
 from exporters.errors import ParityError
 from exporters.runners.static_batch import TensorFacts, read_signature, with_static_batch
 from pipeline.publishing import read_object
@@ -45,8 +45,14 @@ def other_models(out: Path) -> list[dict[str, Any]]:
             url = f"artifacts/{folder.name}/{file.name}"
             told = {"name": folder.name, "format": name, "model": url, "size_bytes": stat.st_size}
             listed.append({**told, "card": card, **facts})
-    order = [f"{name}-{precision}" for name, row in FORMATS.items() for precision in row.precisions]
-    return sorted(listed, key=lambda each: (order.index(each["name"]) if each["name"] in order else 99, each["name"]))
+    return in_order(listed)
+
+
+def in_order(listed: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return artifacts in the order of FORMATS and its precisions; those that are not named there come after, by name."""
+    order = [str(ArtifactName(name, precision)) for name, row in FORMATS.items() for precision in row.precisions]
+    places = {name: place for place, name in enumerate(order)}
+    return sorted(listed, key=lambda each: (places.get(each["name"], len(order)), each["name"]))
 
 
 # The time and the size are there so that a file that was written again is read again.
