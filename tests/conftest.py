@@ -4,7 +4,9 @@ import os
 import re
 import shutil
 import signal
+import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -56,6 +58,14 @@ def fail_if_unnamed(report: pytest.TestReport | pytest.CollectReport) -> None:
         report.outcome = "failed"
         report.longrepr = f"{report.nodeid} was skipped, and the README names no such reason: {reason}"
         report.__dict__.pop("wasxfail", None)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def memory_given_back() -> Iterator[None]:
+    """Give back what a file's tests leave behind: after a thousand tests a process would else hold gigabytes of old graphs."""
+    yield
+    if memory := sys.modules.get("exporters.memory"):
+        memory.give_back()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
-from commands import cutpoint
+from commands import ROOT, cutpoint
 from onnx_graphs import check_graph
 from PIL import Image
 from random_backbones import COLORS, pictures, settle
@@ -100,6 +103,14 @@ def check_the_whole_way(name: str, here: Path, *, everywhere: bool = False) -> N
         check_in_plain_loops(here / "out")
 
 
+def check_in_a_process_of_its_own(name: str, here: Path) -> None:
+    """Do what `check_the_whole_way` does, and give all of its memory back: two large networks at once take most of a machine."""
+    command = [sys.executable, __file__, name, str(here)]
+    surroundings = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=surroundings)
+    assert done.returncode == 0, done.stderr[-6000:]
+
+
 def report_of(name: str, weights: Path, here: Path, everywhere: bool) -> dict[str, Any]:
     """Run `cutpoint run` on a backbone with everything at its default but the sizes; returns report.json's content."""
     side = side_of(name)
@@ -163,3 +174,7 @@ def check_in_plain_loops(out: Path) -> None:
                 answers = runner.predict(golden.images[sample], outputs=["label"])
             judged = judge_answers(golden, answers, golden.limits[name.partition("-")[2]], sample)
             assert judged["status"] == "verified", (name, str(runtime), judged)
+
+
+if __name__ == "__main__":
+    check_the_whole_way(sys.argv[1], Path(sys.argv[2]))

@@ -11,4 +11,4 @@ import pytest
 @pytest.mark.slow
 @pytest.mark.parametrize("name", families.DEEP)
 def test_the_whole_way_to_every_format(name: str, tmp_path: Path) -> None:
-    families.check_the_whole_way(name, tmp_path)
+    families.check_in_a_process_of_its_own(name, tmp_path)
