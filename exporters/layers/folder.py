@@ -11,8 +11,8 @@ import numpy as np
 
 from exporters.errors import InputError, NotVerifiedError
 from exporters.golden import ARTIFACTS, GoldenSet, read_golden, read_manifest
-from exporters.inputs import Inputs
 from exporters.layers.tracing import NOT_TRACED, trace_artifact
+from exporters.measures import spread
 
 IMAGES = 12
 # The same model on the same images: another machine's arithmetic, at most.
@@ -34,8 +34,9 @@ def trace_folder(
         InputError: there is no Keras model, or it is another one than that of the golden set.
     """
     golden = read_golden(out, read_manifest(out))
-    images = golden.inputs.sample(IMAGES)
-    reference = _reference(out, golden, images)
+    chosen = spread(len(golden.images), IMAGES)
+    images = golden.inputs[chosen]
+    reference = _reference(out, golden, chosen)
     for entry in artifacts:
         progress(entry["name"])
         if "audit" not in entry:
@@ -45,7 +46,7 @@ def trace_folder(
         entry["layers"] = trace_artifact(out / ARTIFACTS / entry["name"], entry["format"], images, reference)
 
 
-def _reference(out: Path, golden: GoldenSet, images: Inputs) -> Any:
+def _reference(out: Path, golden: GoldenSet, chosen: np.ndarray) -> Any:
     try:
         module = importlib.import_module("exporters.layers.reference")
         runner = importlib.import_module("exporters.runners.keras").KerasRunner
@@ -57,10 +58,10 @@ def _reference(out: Path, golden: GoldenSet, images: Inputs) -> Any:
         ) from fault
     model = module.load_model(out)
     with runner(model) as running:
-        answers = running.predict(images)
+        answers = running.predict(golden.inputs[chosen])
     for name, expected in golden.reference.items():
         found = answers.get(name)
-        if found is None or found.shape != expected[: len(images)].shape or _apart(found, expected[: len(images)]):
+        if found is None or found.shape != expected[chosen].shape or _apart(found, expected[chosen]):
             raise InputError(
                 f"{out / 'model.keras'} does not answer as the golden set says for '{name}'.",
                 "the Keras model that the artifacts were made from",
