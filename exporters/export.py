@@ -30,7 +30,8 @@ from exporters.contract import (
     features_names,
 )
 from exporters.inputs import Inputs
-from exporters.papers import artifact_card, labels_files
+from exporters.papers import artifact_card, labels_files, parse_artifact_name
+from exporters.usage import usage
 
 # Of a long vocabulary the README lists the first ones.
 MOST_CATEGORIES = 20
@@ -120,7 +121,8 @@ the pixels as they are. Turn pictures by their EXIF orientation first, then resi
 
 {reading}{made}`{command}` answers with it; `cutpoint verify` on the folder above proves that it answers as
 the Keras model does. `card.json` says the same for programs.
-"""
+
+{usage(parse_artifact_name(name), card)}"""
 
 
 def _columns_in_words(card: Card) -> str:

@@ -103,12 +103,6 @@ def opened(browser: Browser, url: str, **options: object) -> Iterator[Page]:
     assert found == [], found
 
 
-def picture(width: int = 57, height: int = 41, channels: int = 3) -> np.ndarray:
-    """A picture of soft random blots, uint8 (height, width, channels)."""
-    coarse = np.random.default_rng([width, channels]).integers(0, 256, (5, 7, channels), dtype=np.uint8)
-    return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
-
-
 def encoded(array: np.ndarray, kind: str = "PNG", **options) -> bytes:
     """A picture as the bytes of a file."""
     file = io.BytesIO()

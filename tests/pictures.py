@@ -67,3 +67,9 @@ def write_without_width(path: Path, height: int = 5) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b""))
     return path
+
+
+def picture(width: int = 57, height: int = 41, channels: int = 3) -> np.ndarray:
+    """A picture of soft random blots, uint8 (height, width, channels)."""
+    coarse = np.random.default_rng([width, channels]).integers(0, 256, (5, 7, channels), dtype=np.uint8)
+    return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))

@@ -15,7 +15,8 @@ from exporters.inputs import with_cells
 from exporters.runners.keras import KerasRunner
 from pipeline.server import write_site
 from tests.columned_folder import CARD, GRADES, columned, result_folder
-from tests.demo_page import browser, choose, encoded, opened, picture, serving  # noqa: F401  browser is a fixture
+from tests.demo_page import browser, choose, encoded, opened, serving  # noqa: F401  browser is a fixture
+from tests.pictures import picture
 
 
 @pytest.fixture(scope="module")

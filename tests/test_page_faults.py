@@ -11,7 +11,8 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests import tiny_tfjs
-from tests.demo_page import another_browser, browser, choose, encoded, opened, picture, serving  # noqa: F401
+from tests.demo_page import another_browser, browser, choose, encoded, opened, serving  # noqa: F401
+from tests.pictures import picture
 
 WITHOUT_WEBGL = ("--disable-gpu", "--disable-software-rasterizer", "--disable-3d-apis")
 # Only watches: every WebGL context that the page makes.

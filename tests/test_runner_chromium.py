@@ -37,7 +37,8 @@ from exporters.runners.tflite import TfliteRunner
 from tests import small_models
 
 # Skips this file too where CUTPOINT_NO_BROWSER says that there is no browser.
-from tests.demo_page import encoded, picture
+from tests.demo_page import encoded
+from tests.pictures import picture
 
 RUNNERS = {
     "tfjs": (TfjsChromiumRunner, TfjsRunner),

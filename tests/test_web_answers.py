@@ -15,8 +15,9 @@ from exporters.contract import ArtifactName, Resize
 from exporters.explanation import Seen, classes_of, explain
 from exporters.export import export_artifact
 from exporters.saved_model import write_saved_model
-from tests.demo_page import browser, choose, encoded, opened, picture, serving  # noqa: F401  browser is a fixture
+from tests.demo_page import browser, choose, encoded, opened, serving  # noqa: F401  browser is a fixture
 from tests.mixed_heads import CUT, TASKS, mixed
+from tests.pictures import picture
 
 # A picture twice as wide as high is filled up, above and below, by a quarter of the input each.
 RESIZE = Resize(32, 32, crop="pad")

@@ -19,7 +19,8 @@ from exporters import pixels
 from exporters.contract import Resize
 from pipeline import server
 from tests import tiny_tfjs
-from tests.demo_page import browser, choose, encoded, opened, picture, serving  # noqa: F401  browser is a fixture
+from tests.demo_page import browser, choose, encoded, opened, serving  # noqa: F401  browser is a fixture
+from tests.pictures import picture
 
 RESIZE = Resize(tiny_tfjs.SIDE_PX, tiny_tfjs.SIDE_PX)
 
