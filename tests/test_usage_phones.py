@@ -161,5 +161,5 @@ def test_swift(cases: list[Case], tmp_path: Path) -> None:
     (sources / "main.swift").write_text("\n".join(calls), encoding="utf-8")
     libraries = [f"-l{each}" for each in reversed(modules)]
     program = tmp_path / "program"
-    subprocess.run([compiler, *search, "-o", program, *sorted(sources.iterdir()), *libraries], check=True)
+    subprocess.run([compiler, "-wmo", *search, "-o", program, *sorted(sources.iterdir()), *libraries], check=True)
     check(cases, subprocess.run([program], capture_output=True, text=True, check=True).stdout.splitlines())

@@ -80,19 +80,26 @@ final class Model {
         var data = [UInt8](repeating: 0, count: width * height * 3)
         let (step, lineStep) = vertical ? (picture.width * 3, 3) : (3, picture.width * 3)
         let (madeStep, madeLineStep) = vertical ? (width * 3, 3) : (3, width * 3)
-        let scale = Double(from) / Double(to)
-        let reach = max(scale, 1)
+        let scale: Double = Double(from) / Double(to)
+        let reach: Double = max(scale, 1)
         for i in 0..<to {
             let center = (Double(i) + 0.5) * scale
             let first = max(0, Int(center - reach + 0.5))
             let last = min(from, Int(center + reach + 0.5))
-            let shares = (first..<last).map { max(0, 1 - abs((Double($0) - center + 0.5) * (1 / reach))) }
+            var shares: [Double] = []
+            for k in first..<last {
+                let apart: Double = (Double(k) - center + 0.5) * (1 / reach)
+                shares.append(max(0, 1 - abs(apart)))
+            }
             let sum = shares.reduce(0, +)
-            let weights = shares.map { Int(0.5 + $0 / sum * 4_194_304) }
+            let weights = shares.map { (share: Double) -> Int in Int(0.5 + share / sum * 4_194_304) }
             for line in 0..<lines {
                 for c in 0..<3 {
                     var value = 2_097_152
-                    for k in first..<last { value += Int(picture.data[line * lineStep + k * step + c]) * weights[k - first] }
+                    for k in first..<last {
+                        let at = line * lineStep + k * step + c
+                        value += Int(picture.data[at]) * weights[k - first]
+                    }
                     data[line * madeLineStep + i * madeStep + c] = UInt8(min(255, value >> 22))
                 }
             }
