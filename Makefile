@@ -81,9 +81,10 @@ screenshots: setup $(browser) ## Pictures of the page in runs/screenshots, and t
 	@$(BIN)/python -m pytest -q tests/test_page_screens.py -k kept
 	$(BIN)/python -m tests.page_picture
 
-lint: setup ## Style, layers of imports, and no address in a lock file
+lint: setup ## Style, types of the page's JavaScript, and no address in a lock file
 	@$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	web_demo/node_modules/.bin/tsc --project web_demo
 	if grep -nE '(https?|file)://[^"]*\.(tgz|whl|tar\.gz)|"resolved"|--(extra-)?index-url|--find-links' requirements*.lock web_demo/package-lock.json; then
 	    echo "lint: a lock file names an address; make it again without" >&2
 	    exit 1

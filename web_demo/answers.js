@@ -23,7 +23,11 @@ export const percent = (share) => `${(share * 100).toFixed(1)} %`;
 /** The color of a class of a segmentation, as canvas and style sheets take it. */
 const colorOf = (index) => (index === 0 ? "hsl(0 0% 25%)" : `hsl(${((index * GOLDEN) % 1) * 360} 75% 55%)`);
 
-/** What is in one line of bars: a label, its share in words, and a bar that only eyes need. */
+/**
+ * What is in one line of bars: a label, its share in words, and a bar that only eyes need.
+ *
+ * @param {{label: string, share: number, color?: string, yes?: boolean}} line
+ */
 function bar({ label, share, color, yes }) {
   const fill = element("span", "fill");
   fill.style.width = `${Math.min(100, Math.max(0, share * 100))}%`;

@@ -30,6 +30,7 @@ FAULTS.OverconstrainedError = FAULTS.NotFoundError;
  * @returns {{start: () => Promise<void>, stop: () => void, isOn: () => boolean}}
  */
 export function openCamera(panel, note, host) {
+  /** @type {any[]} */
   const [choice, mirrored, take] = ["select", "input", "button"].map((tag) => panel.querySelector(tag));
   const video = Object.assign(document.createElement("video"), { muted: true, playsInline: true });
   const frame = new OffscreenCanvas(1, 1);

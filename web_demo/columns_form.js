@@ -43,7 +43,7 @@ export function startColumnsForm(form, fields, changed) {
     for (const [name, input] of inputs) {
       input.value = Object.hasOwn(cells, name) ? textOf(cells[name]) : "";
       // A choice that is not offered leaves a select with nothing chosen.
-      if (input.selectedIndex === -1) input.value = "";
+      if ("selectedIndex" in input && input.selectedIndex === -1) input.value = "";
     }
   }
 

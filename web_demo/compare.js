@@ -13,6 +13,8 @@ import { element, sentence } from "./answers.js";
 import { encodeCells, explain, imageToRgb, inputNames, resize } from "./predict.js";
 import { openLitert, openOnnx } from "./runtimes.js";
 
+/** How a tensor that is no quantised one is stored. @type {Stored} */
+const REAL = { dtype: "float32", scale: 1, zero_point: 0 };
 const WARM_UPS = 2;
 const REPEATS = 9;
 
@@ -37,7 +39,7 @@ const open = new Map();
  *
  * @param {Other} other
  * @param {string | URL} libraries  the folder of the libraries' files
- * @returns {Promise<import("./runtimes.js").Opened>}
+ * @returns {Promise<{format: string, library: string, runtime: import("./runtimes.js").Opened}>}
  * @throws {Error} where it, or its library, cannot be loaded
  */
 async function opened(other, libraries) {
@@ -61,7 +63,7 @@ async function opened(other, libraries) {
 }
 
 /** Pixels as a model takes them: bytes of its own scale where it takes bytes, halves to the even one, as Python rounds. */
-function stored(data, { dtype, scale, zero_point: zero } = { dtype: "float32" }) {
+function stored(data, { dtype, scale, zero_point: zero } = REAL) {
   if (dtype !== "uint8") return data;
   return Float32Array.from(data, (value) => Math.min(255, Math.max(0, toEven(value / scale) + zero)));
 }
@@ -71,7 +73,7 @@ function toEven(value) {
   return rounded - value === 0.5 && rounded % 2 !== 0 ? rounded - 1 : rounded;
 }
 
-function realOf(data, { dtype, scale, zero_point: zero } = { dtype: "float32" }) {
+function realOf(data, { dtype, scale, zero_point: zero } = REAL) {
   return Float32Array.from(data, dtype === "float32" ? Number : (value) => (value - zero) * scale);
 }
 
@@ -79,6 +81,7 @@ function realOf(data, { dtype, scale, zero_point: zero } = { dtype: "float32" })
 async function measured(other, { library, runtime }, picture, cells) {
   const { card } = other;
   const { data, width, height } = resize(picture, card.resize);
+  /** @type {any} */
   const columns = card.columns?.length ? { columns: encodeCells(card.columns, [cells]) } : {};
   const image = inputNames(runtime.inputs.map(({ name }) => name), columns).image;
   const images = { data: stored(data, other.inputs?.[image]), shape: [1, height, width, 3], ...columns };

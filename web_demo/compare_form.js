@@ -17,6 +17,7 @@ import { fetched } from "./faults.js";
  * @param {Host} host
  */
 export function offerComparison(section, others, host) {
+  /** @type {(name: string) => any} */
   const inside = (name) => section.querySelector(`[data-testid="compare-${name}"]`);
   const [button, said, error, table] = ["start", "said", "error", "table"].map(inside);
   const selects = ["tflite", "onnx"].map((format) => {

@@ -86,7 +86,7 @@ export function startDrawing(canvas, { hint, changed }) {
     for (const step of steps.length > 0 ? steps : [event]) lineTo(place(step));
     changed();
   });
-  const lift = ({ pointerId }) => {
+  const lift = (/** @type {any} */ { pointerId }) => {
     if (pointerId === finger) last = null;
   };
   for (const each of ["pointerup", "pointercancel", "lostpointercapture"]) canvas.addEventListener(each, lift);

@@ -82,7 +82,7 @@ export async function useBackend(name) {
   if (!(await core.setBackend(name).catch(() => false))) {
     throw new Error(`This browser cannot compute with ${BACKENDS[name].title}. Choose another one.`);
   }
-  if (name === "webgl") context = core.backend().getGPGPUContext().gl;
+  if (name === "webgl") context = /** @type {any} */ (core.backend()).getGPGPUContext().gl;
 }
 
 /** The WebGL context that computes, where it is WebGL that does. */
@@ -132,7 +132,9 @@ export async function load(listed, backend, loading) {
     const opened = await openPredictor(tf, beside, listed.card).catch((fault) => {
       throw loadingOf(listed.name, fault);
     });
-    const [answer, predict] = [opened.answer, opened.predict].map((each) => (...given) => whileThere(() => each(...given)));
+    /** @type {Function[]} */
+    const asked = [opened.answer, opened.predict];
+    const [answer, predict] = asked.map((each) => (...given) => whileThere(() => each(...given)));
     const predictor = { ...opened, answer, predict };
     // The first answer compiles kernels; it should not be a user's.
     await predictor.answer(blank(listed.card.resize)).catch((fault) => {

@@ -22,6 +22,7 @@ import { startTeaching } from "./teach_door.js";
 
 const SHOWN_LABELS = 5;
 
+/** @type {(id: string) => any} */
 const byId = (id) => document.getElementById(id);
 const [canvas, overlay, answer, headline, artifactSelect, backendSelect] =
   ["canvas", "overlay", "answer", "headline", "artifact-select", "backend-select"].map(byId);
@@ -96,7 +97,7 @@ function show({ answers, said: saidOf, seen }, card) {
     answer.append(...elementsOf(said[i], output));
   }
   // Masks first, which would cover a box.
-  const places = [...outputs.keys()].sort((a, b) => ("box" in said[a]) - ("box" in said[b]));
+  const places = [...outputs.keys()].sort((a, b) => Number("box" in said[a]) - Number("box" in said[b]));
   for (const i of places) {
     const { name } = outputs[i];
     drawOver(overlay.getContext("2d"), { said: said[i], data: answers[name].data, output: outputs[i] }, seen, place);
@@ -121,7 +122,7 @@ async function update() {
       try {
         const shown = picture;
         const before = sayings;
-        await inTurn(() => (shown ? respond(shown) : prepare()));
+        await inTurn(async () => void (await (shown ? respond(shown) : prepare())));
         // What another part of the page has said meanwhile is not this answer's to take back.
         if (sayings === before) say("");
         if (!picture) forget("Draw something, or choose a picture.");

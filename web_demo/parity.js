@@ -80,6 +80,7 @@ async function openLitertArtifact({ backend, signature }) {
 const OPENERS = { tfjs: openTfjs, tfjs_layers: openTfjs, onnx: openOnnxArtifact, tflite: openLitertArtifact };
 
 /** The images at an address, with their columns: see `imagesOf`. */
+/** @type {(told: any) => Promise<import("./predict.js").Images>} */
 const imagesAt = async ({ path, ...told }) => imagesOf(await bytesOf(path), told);
 
 /** Of `count` rows that lie one behind the other, `size` from `at` on, the last one repeated where `fixed` asks for it. */
@@ -94,8 +95,12 @@ function rowsOf(data, count, at, size, fixed) {
   return filled;
 }
 
-/** The images from `at` on, `size` of them, the last one repeated where there are fewer and the batch is fixed. */
-function batchOf({ data, shape: [count, ...shape], columns }, at, size, fixed) {
+/**
+ * The images from `at` on, `size` of them, the last one repeated where there are fewer and the batch is fixed.
+ *
+ * @returns {import("./predict.js").Images}
+ */
+function batchOf(/** @type {import("./predict.js").Images} */ { data, shape: [count, ...shape], columns }, at, size, fixed) {
   const length = fixed ? size : Math.min(size, count - at);
   const batch = { data: rowsOf(data, count, at, size, fixed), shape: [length, ...shape] };
   return columns ? { ...batch, columns: rowsOf(columns, count, at, size, fixed) } : batch;

@@ -10,7 +10,8 @@
  * @typedef {{data: Float32Array, shape: number[]}} Answer
  * @typedef {{name: string, task: string, shape: number[], labels: string[], columns: string[], activation: string,
  *   unit: string}} Output
- * @typedef {{name: string, resize: import("./pixels.js").Resize, outputs: Output[], precision: string,
+ * @typedef {{name: string, resize: import("./pixels.js").Resize, outputs: Output[], precision: string, cut: string[],
+ *   created_from: string, backbone: {name: string, weights_sha256: string}, versions: Record<string, string>,
  *   columns?: import("./columns.js").Column[]}} Card
  */
 
@@ -183,6 +184,7 @@ export async function predict(tf, model, images, outputs) {
   try {
     const result = model.execute(inputs, names.map((name) => nodes.get(name)));
     tensors = Array.isArray(result) ? result : [result];
+    /** @type {Record<string, Answer>} */
     const answers = {};
     for (const [i, name] of names.entries()) {
       answers[name] = { data: Float32Array.from(await tensors[i].data()), shape: tensors[i].shape };

@@ -2,7 +2,7 @@
  * TFLite and ONNX in a browser: LiteRT.js and onnxruntime-web behind one face, for the page that verifies artifacts and for
  * the demo page when it is asked for them. Both libraries are fetched when a model is opened, not before.
  *
- * @typedef {{name: string, shape: number[], dtype: string, data: Float32Array | Uint8Array | Int32Array}} Part
+ * @typedef {{name: string, shape: readonly number[], dtype: string, data: any}} Part  `data`: a typed array of `dtype`
  * @typedef {{version: string, backend: string, batch: number | null, inputs: {name: string, dtype: string}[],
  *   outputs: string[], answer: (images: import("./predict.js").Images) => Promise<Part[]>, close: () => Promise<void>}} Opened
  *   `batch`: how many pictures it takes at once, null for any number; `answer` gives every output but features
@@ -25,8 +25,10 @@ export async function openOnnx(model, { libraries, backend = "wasm", threads = 1
   const session = await ort.InferenceSession.create(new Uint8Array(model), {
     executionProviders: [backend], logSeverityLevel: 3,
   });
-  const inputs = session.inputMetadata.map(({ name, type }) => ({ name, dtype: type }));
-  const fixed = session.inputMetadata.find(({ name }) => name !== COLUMNS_NAME)?.shape?.[0];
+  /** @type {any[]} */
+  const metadata = [...session.inputMetadata];
+  const inputs = metadata.map(({ name, type }) => ({ name, dtype: type }));
+  const fixed = metadata.find(({ name }) => name !== COLUMNS_NAME)?.shape?.[0];
   const heads = session.outputNames.filter((name) => !isFeatures(name));
   return {
     version: ort.env.versions.web,
@@ -50,7 +52,7 @@ export async function openOnnx(model, { libraries, backend = "wasm", threads = 1
  * Open a TFLite model in LiteRT.js's WebAssembly build, one image at a time, by the names of a signature.
  *
  * @param {ArrayBuffer} model  whose batch is 1
- * @param {{libraries: string | URL, signature: string, backend?: string}} how  `libraries`: the folder of the wasm files
+ * @param {{libraries: string | URL, signature: string, backend?: "wasm" | "webgpu" | "webnn"}} how  `libraries`: the folder of the wasm files
  * @returns {Promise<Opened>}
  */
 export async function openLitert(model, { libraries, signature, backend = "wasm" }) {

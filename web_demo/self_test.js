@@ -1,5 +1,6 @@
 /** The button of the self-test: what stands behind it is fetched when it is first pressed. */
 
+/** @type {(id: string) => any} */
 const byId = (id) => document.getElementById(id);
 const panel = () => import("./self_test/panel.js");
 

@@ -6,7 +6,9 @@
  * version it is; from then on it is given that version's files only, so an old model.json never meets new weights.
  */
 
-const HERE = self.registration.scope;
+/** @type {any} a ServiceWorkerGlobalScope, of which a page's types know nothing */
+const scope = self;
+const HERE = scope.registration.scope;
 const OURS = `cutpoint ${HERE} `;
 const PAGES = `${OURS}pages`;
 const addressOf = (name) => new URL(name, HERE).href;
@@ -39,7 +41,7 @@ async function install() {
     await caches.delete(keptOf(SITE.version));
     throw new Error("The site is being changed. The next visit keeps it.");
   }
-  await self.skipWaiting();
+  await scope.skipWaiting();
 }
 
 /** Remember which version a page is of; in a cache, since a worker that has nothing to do is stopped. */
@@ -59,7 +61,7 @@ async function versionOf(page) {
 
 /** Forget the pages that are closed, and the versions that nobody has open. */
 async function tidy() {
-  const open = new Set((await self.clients.matchAll({ includeUncontrolled: true })).map(({ id }) => addressOf(`page/${id}`)));
+  const open = new Set((await scope.clients.matchAll({ includeUncontrolled: true })).map(({ id }) => addressOf(`page/${id}`)));
   const used = new Set([PAGES, keptOf(SITE.version)]);
   const pages = await caches.open(PAGES);
   for (const request of await pages.keys()) {
@@ -98,16 +100,16 @@ async function give({ request, clientId }, name) {
 
 /** A thread has a name of its own and asks for code alone, which a page of this version has already. */
 async function forWorker(id, name, fault) {
-  const client = await self.clients.get(id);
+  const client = await scope.clients.get(id);
   const kept = client?.type === "window" ? null : await keptFile(name, SITE.version);
   if (!kept) throw fault;
   return kept;
 }
 
-self.addEventListener("install", (event) => event.waitUntil(install()));
-self.addEventListener("activate", (event) => event.waitUntil(tidy().then(() => self.clients.claim())));
-self.addEventListener("message", (event) => event.waitUntil(welcome(event.source.id, event.data.version)));
-self.addEventListener("fetch", (event) => {
+scope.addEventListener("install", (event) => event.waitUntil(install()));
+scope.addEventListener("activate", (event) => event.waitUntil(tidy().then(() => scope.clients.claim())));
+scope.addEventListener("message", (event) => event.waitUntil(welcome(event.source.id, event.data.version)));
+scope.addEventListener("fetch", (event) => {
   const { request } = event;
   const name = nameOf(request.url);
   if (request.method !== "GET" || name === null || name === "sw.js") return;

@@ -19,6 +19,7 @@ import { lacking, learn, look } from "./teach_training.js";
 import { classElements, counted } from "./teach_view.js";
 
 const SHOWN_LABELS = 5;
+/** @type {(id: string) => any} */
 const byId = (id) => document.getElementById(id);
 
 /** @type {import("./teach_door.js").Page} */
@@ -191,7 +192,7 @@ export async function addPicture(classIndex, source, name = "The picture") {
 }
 
 function disable(is) {
-  for (const { elements } of classes) elements.box.disabled = is;
+  for (const { elements } of classes) /** @type {any} */ (elements.box).disabled = is;
   for (const id of ["teach-add-class", "teach-kept-fields"]) byId(id).disabled = is;
   // A button that is disabled loses the focus.
   byId("teach-train").setAttribute("aria-disabled", String(is));
@@ -245,7 +246,7 @@ function show({ answers }) {
   const labels = classes.map(({ name }) => name);
   const top = topLabels(probabilitiesOf(head, features), labels, SHOWN_LABELS);
   const box = byId("teach-answer");
-  box.replaceChildren(element("h3", "head-name", "Your classes"), ...elementsOf({ top }, { labels }));
+  box.replaceChildren(element("h3", "head-name", "Your classes"), ...elementsOf({ top }, /** @type {any} */ ({ labels })));
   Object.assign(box.dataset, { label: top[0].label, probability: String(top[0].probability) });
   box.hidden = false;
 }

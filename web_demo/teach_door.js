@@ -17,6 +17,7 @@
  * @property {() => void} follow  is told that another artifact was chosen
  */
 
+/** @type {(id: string) => any} */
 const byId = (id) => document.getElementById(id);
 
 /**

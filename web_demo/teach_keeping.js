@@ -4,6 +4,7 @@ import { PATTERNS, fromFile, pattern, toFile } from "./teach_file.js";
 import { probabilitiesOf } from "./teach_head.js";
 import * as store from "./teach_store.js";
 
+/** @type {(id: string) => any} */
 const byId = (id) => document.getElementById(id);
 
 /**

@@ -33,7 +33,7 @@ export function lacking(classes) {
  * @param {{picture: import("./pixels.js").Picture, features: Float32Array | null, of: string}[]} shown
  * @returns {Promise<{listed: import("./engine.js").Listed, backend: string}>}  what they are of
  */
-export async function look(page, shown, progress = () => {}) {
+export async function look(page, shown, progress = (_done, _all) => {}) {
   let by;
   for (const [i, each] of shown.entries()) {
     progress(i, shown.length);

@@ -2,7 +2,7 @@
 
 import { getThreadsCount } from "@tensorflow/tfjs-backend-wasm";
 
-/** Families of browsers, by what they call themselves; the first that fits. */
+/** Families of browsers, by what they call themselves; the first that fits. @type {[string, RegExp][]} */
 const KINDS = [
   ["firefox", /Firefox\/([\d.]+)/], ["chromium", /Chrom(?:e|ium)\/([\d.]+)/], ["safari", /Version\/([\d.]+).*Safari/],
 ];
@@ -18,12 +18,14 @@ const isBrand = ({ brand }) => !/not.?a.?brand/i.test(brand.replace(/[^a-z]/gi, 
  *   chromium, firefox, safari or browser; `memory_gb` as browsers round it
  */
 export async function describeDevice(backend) {
+  /** @type {any} what not every browser has */
+  const extras = navigator;
   const agent = navigator.userAgent;
-  const [kind, pattern] = KINDS.find(([, each]) => each.test(agent)) ?? ["browser", null];
-  const named = (navigator.userAgentData?.brands ?? []).filter(isBrand);
+  const [kind, pattern] = KINDS.find(([, each]) => each.test(agent)) ?? /** @type {[string, null]} */ (["browser", null]);
+  const named = (extras.userAgentData?.brands ?? []).filter(isBrand);
   const brand = named.find((each) => each.brand !== "Chromium") ?? named[0];
-  const told = await navigator.userAgentData?.getHighEntropyValues?.(HINTS).catch(() => null);
-  const system = navigator.userAgentData?.platform || navigator.platform;
+  const told = await extras.userAgentData?.getHighEntropyValues?.(HINTS).catch(() => null);
+  const system = extras.userAgentData?.platform || navigator.platform;
   const platform = [system, told?.platformVersion, told?.architecture, told?.model];
   return {
     kind,
@@ -31,7 +33,7 @@ export async function describeDevice(backend) {
     platform: platform.filter(Boolean).join(" ") || "unknown",
     user_agent: agent,
     cores: navigator.hardwareConcurrency ?? null,
-    memory_gb: navigator.deviceMemory ?? null,
+    memory_gb: extras.deviceMemory ?? null,
     cross_origin_isolated: globalThis.crossOriginIsolated === true,
     threads: backend === "wasm" ? getThreadsCount() : null,
     gpu: backend === "webgl" ? rendererOf() : null,

@@ -60,6 +60,7 @@ export async function judgeArtifact(listed, site, golden, asked) {
 /** All files of an artifact that are listed; every one that is changed or missing is named. */
 async function filesOf(paths, prefix, site) {
   if (paths.length === 0) throw fault(FAILED, "checksum", UNLISTED);
+  /** @type {any[]} */
   const read = await Promise.allSettled(paths.map((path) => site.get(path)));
   const faults = read.filter(({ status }) => status === "rejected").map(({ reason }) => reason);
   if (faults.length > 0) {

@@ -5,6 +5,7 @@ import { BACKENDS } from "../engine.js";
 import { HEADINGS, WORDS, inWords, rowsOf, toMarkdown, verdictSentence } from "./report.js";
 import { runSelfTest } from "./run.js";
 
+/** @type {(id: string) => any} */
 const byId = (id) => document.getElementById(`self-test-${id}`);
 const [progress, bar, progressText, verdict, results, reasonList, error, cancel, exports, note] =
   ["progress", "bar", "progress-text", "verdict", "results", "reasons", "error", "cancel", "exports", "note"].map(byId);

@@ -105,6 +105,6 @@ export function cardFault(card, promised, precision) {
     }
   }
   // A model may be trained in one installation and exported in another.
-  const core = ({ versions: _, precision: __, ...rest }) => canonical(rest);
+  const core = (/** @type {any} */ { versions: _, precision: __, ...rest }) => canonical(rest);
   return core(card) === core(promised) ? "" : "its card describes the model otherwise than the golden set's does";
 }

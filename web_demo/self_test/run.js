@@ -57,6 +57,7 @@ export async function runSelfTest({ models, golden: path, backend, say, signal }
 }
 
 /** What went wrong as a value; a cancellation goes on as an exception. */
+/** @returns {Error & {status: string}} */
 function asFault(error, signal) {
   signal.throwIfAborted();
   return error.status ? error : fault(FAILED, "golden", error.message);

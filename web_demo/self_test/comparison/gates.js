@@ -10,7 +10,7 @@
  *   limits: Limits, truth: ArrayLike<number>[] | null, figures: Record<string, any>, sampled: boolean,
  *   refusesTies: boolean}} Judged  one output: answers by picture; `truth` of each, where it is known; `sampled`: the
  *   pictures are a few of a set on which another runtime was judged
- * @typedef {{faults: string[], ending: [string, string]}} Judgement  what is wrong; status and reason where nothing is
+ * @typedef {{faults: string[], ending: string[]}} Judgement  what is wrong; status and reason where nothing is
  */
 
 import { allowedDisagreements, argmax, atMost, mean, pairedDrop } from "./measures.js";

@@ -181,7 +181,7 @@ export function lostSimilarity(expected, answer) {
   return similarities(expected).map((row, i) => largest(row) - row[chosen[i]]);
 }
 
-const hasSides = ([left, top, right, bottom]) => right > left && bottom > top;
+const hasSides = (/** @type {any} */ [left, top, right, bottom]) => right > left && bottom > top;
 const areaOf = ([left, top, right, bottom]) => (right - left) * (bottom - top);
 
 /** Whether a box, x_min, y_min, x_max, y_max, has an area. */
