@@ -20,10 +20,10 @@ from tests.demo_page import (
     encoded,
     listen_for_complaints,
     opened,
-    picture,
     serving,
     started_browser,
 )
+from tests.pictures import picture
 
 RESIZE = Resize(tiny_tfjs.SIDE_PX, tiny_tfjs.SIDE_PX)
 WIDTH_PX, HEIGHT_PX = 360, 240

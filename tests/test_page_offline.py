@@ -24,9 +24,9 @@ from tests.demo_page import (  # noqa: F401  browser is a fixture
     choose,
     encoded,
     listen_for_complaints,
-    picture,
     serving,
 )
+from tests.pictures import picture
 
 READY = "Draw something, or choose a picture."
 # Resolves when the worker has the page, and has been told what version the page is.
