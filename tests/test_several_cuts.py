@@ -386,6 +386,7 @@ def size_of(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.iterdir() if path.name not in ("README.md", "card.json"))
 
 
+@pytest.mark.slow
 def test_nothing_beyond_the_cuts_is_left_in_any_format(tmp_path: Path) -> None:
     early, artifacts = exported(("conv_pw_1_relu", "conv_pw_2_relu"), tmp_path / "early")
     # The stem, two pairs and the head; in the whole network there are thirteen pairs.
