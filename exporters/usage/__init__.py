@@ -27,16 +27,14 @@ def usage(name: ArtifactName, card: Card) -> str:
     Returns:
         A heading and code in each language that the format can be run in; a sentence on those that it cannot.
     """
-    fixed = name.format == "tflite" and card.batch is None
     languages = {"Python": PYTHON, "JavaScript": JAVASCRIPT, "Kotlin": KOTLIN, "Swift": SWIFT}
     told = {language: each.code(name, card) for language, each in languages.items()}
-    if fixed:
-        told["JavaScript"] = ""
+    fixed = any(each.wants_another_batch(name, card) for each in languages.values())
     parts = [
         "## In programs\n",
         "The resizing below gives the pixels that the model was trained on; what browsers and phones bring along does not.\n"
-        "Cutpoint's tests run the Python and the JavaScript code as it stands, the Kotlin and the Swift code with stand-ins for\n"
-        "the phone's classes and the runtime.\n",
+        "Cutpoint's tests run the Python and the JavaScript code as it stands, and the Kotlin code with stand-ins for the\n"
+        "phone's classes and the runtime; the Swift code in the same way, but only where there is a Swift compiler.\n",
     ]
     for language, code in told.items():
         if code:

@@ -264,4 +264,5 @@ JAVASCRIPT = Language(
     columns=_columns,
     beside=(", columns = UNKNOWN", ", columns"),
     literal=quoted,
+    one_at_a_time=frozenset({"tflite"}),
 )

@@ -38,7 +38,8 @@ class Language:
     `template` is the whole; `fits` crop -> how a picture is brought to the model's size; `labels` and `classes` what reading
     labels and segmentations takes; `reads` way of reading -> expression; `entry` joins an output's name and its expression;
     `runtimes` format -> what differs by it; `runs` format -> the lines that give an output's numbers; `columns` what stands
-    for unknown columns; `beside` the parameter of columns and how it is passed on; `literal` quotes a text.
+    for unknown columns; `beside` the parameter of columns and how it is passed on; `literal` quotes a text; `one_at_a_time` the
+    formats whose runtime wants a model of one picture at a time.
     """
 
     template: str
@@ -52,10 +53,15 @@ class Language:
     columns: Callable[[Card], str]
     beside: tuple[str, str]
     literal: Callable[[str], str]
+    one_at_a_time: frozenset[str] = frozenset()
+
+    def wants_another_batch(self, name: ArtifactName, card: Card) -> bool:
+        """Tell whether the language could run the format, were it not for the model's batch."""
+        return name.format in self.one_at_a_time and card.batch is None
 
     def code(self, name: ArtifactName, card: Card) -> str:
-        """Return code with `pixels`, `numbers` and `answer`; empty where the language has no runtime for the format."""
-        if name.format not in self.runtimes:
+        """Return code with `pixels`, `numbers` and `answer`; empty where the language has no runtime for the artifact."""
+        if name.format not in self.runtimes or self.wants_another_batch(name, card):
             return ""
         told = readings(card)
         size = {"WIDTH": card.resize.width, "HEIGHT": card.resize.height}
