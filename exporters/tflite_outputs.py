@@ -14,6 +14,7 @@ layer has a scale for each column of it: only those scales, and the bias, are wr
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Collection, Mapping
 
 import flatbuffers
@@ -122,7 +123,22 @@ def pack(model: schema.ModelT) -> bytes:
 
 
 class _AligningBuilder(flatbuffers.Builder):
-    """The generated code for Python overlooks `force_align` of the schema, by which runtimes read numbers in place."""
+    """The generated code for Python overlooks `force_align` of the schema, by which runtimes read numbers in place.
+
+    Equal vectors are stored once, as the format allows: a kernel's zero point, 0, would else take eight bytes for each of its
+    channels, a tenth of a small network. Runtimes refuse a kernel with one for all of its channels, or with none.
+    """
+
+    def __init__(self, initialSize: int) -> None:
+        super().__init__(initialSize)
+        self._stored: dict[tuple[str, bytes], int] = {}
+
+    def CreateNumpyVector(self, x: np.ndarray) -> int:
+        # Its digest, as a second copy of all weights would double the memory that this takes.
+        key = (x.dtype.str, hashlib.sha256(np.ascontiguousarray(x)).digest())
+        if key not in self._stored:
+            self._stored[key] = super().CreateNumpyVector(x)
+        return self._stored[key]
 
     def StartVector(self, elemSize: int, numElems: int, alignment: int) -> int:
         return super().StartVector(elemSize, numElems, _BUFFER_ALIGNMENT if elemSize == 1 else alignment)

@@ -12,7 +12,6 @@ import dataclasses
 import tempfile
 from collections.abc import Iterator
 
-import flatbuffers
 import keras
 import numpy as np
 import tensorflow as tf
@@ -20,14 +19,16 @@ from ai_edge_litert import schema_py_generated as schema
 
 from exporters.contract import INPUT_NAME
 from exporters.saved_model import SERVING
+from exporters.tflite_outputs import pack
 
 _WEIGHTED = tuple(
     getattr(schema.BuiltinOperator, name)
     for name in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")
 )
-# What full-integer files of this converter hold beside their numbers, in bytes: for a scale and a zero point of one
-# channel, and for the quantisation of one tensor.
-PER_CHANNEL_BYTES = 4 + 8
+# What full-integer files hold beside their numbers, in bytes: for the scale of one channel, for its zero point, which is
+# stored once for all kernels of as many channels, and for the quantisation of one tensor.
+SCALE_BYTES = 4
+ZERO_POINT_BYTES = 8
 PER_TENSOR_BYTES = 30
 # A name that conversion makes of a folded network is seldom longer; unfolded, it tells of every BatchNorm too.
 LONGEST_NAME = 150
@@ -76,9 +77,7 @@ def _part(whole: schema.ModelT, output: int) -> Part:
     part.subgraphs[0].operators = [_moved_operator(each, places) for each in operators]
     part.signatureDefs = [_signature(whole.signatureDefs[0], output, places)]
     part.subgraphs[0].tensors, part.buffers, part.metadata = _without_others(whole, kept)
-    builder = flatbuffers.Builder(1 << 16)
-    builder.Finish(part.Pack(builder), b"TFL3")
-    content = bytes(builder.Output())
+    content = pack(part)
     return Part(content, len(content) + sum(_saved_bytes(part, operators, graph)))
 
 
@@ -134,6 +133,7 @@ def _without_others(
 def _saved_bytes(part: schema.ModelT, operators: list[schema.OperatorT], graph: schema.SubGraphT) -> Iterator[int]:
     """Yield what full-integer conversion adds to the bytes of the float32 file, for each kernel and each tensor."""
     seen: set[int] = set()
+    widths: set[int] = set()
     for operator in operators:
         if part.operatorCodes[operator.opcodeIndex].builtinCode not in _WEIGHTED:
             continue
@@ -144,7 +144,10 @@ def _saved_bytes(part: schema.ModelT, operators: list[schema.OperatorT], graph: 
         shape = graph.tensors[kernel].shape
         channels = int(graph.tensors[rest[0]].shape[-1]) if rest else int(shape[0])
         yield -3 * int(np.prod(shape))
-        yield channels * PER_CHANNEL_BYTES * (1 + len(rest))
+        yield channels * SCALE_BYTES * (1 + len(rest))
+        if channels not in widths:
+            widths.add(channels)
+            yield channels * ZERO_POINT_BYTES
     yield PER_TENSOR_BYTES * len(part.subgraphs[0].tensors)
 
 

@@ -293,6 +293,20 @@ def test_one_calibration_image_makes_no_column_endlessly_fine(tmp_path: Path) ->
         assert np.isfinite(runner.predict(one.images[:8])["amounts"]).all()
 
 
+def test_equal_vectors_are_stored_once(exported: Callable) -> None:
+    content = (exported(INT8) / "model.tflite").read_bytes()
+    graph = schema.Model.GetRootAs(content, 0).Subgraphs(0)
+    quantised = [graph.Tensors(index).Quantization() for index in range(graph.TensorsLength())]
+    places: dict[bytes, set[int]] = {}
+    for each in quantised:
+        if each is not None and each.ZeroPointLength() > 1:
+            # Where the vector begins in the file: the field's place, and what is written there, which leads on from it.
+            field = each._tab.Pos + each._tab.Offset(10)
+            places.setdefault(each.ZeroPointAsNumpy().tobytes(), set()).add(each._tab.Indirect(field))
+    assert len(places) > 1 and all(len(found) == 1 for found in places.values())
+    assert sum(each is not None and each.ZeroPointLength() > 1 for each in quantised) > 2 * len(places)
+
+
 def test_stored_numbers_are_aligned(exported: Callable) -> None:
     content = (exported(INT8) / "model.tflite").read_bytes()
     model = schema.Model.GetRootAs(content, 0)
