@@ -23,6 +23,11 @@ SCRATCH = Path(tempfile.mkdtemp(prefix="cutpoint-tests-"))
 os.environ["CUTPOINT_CACHE"] = str(SCRATCH / "cache")
 os.environ["KERAS_HOME"] = str(SCRATCH / "keras")
 
+if os.environ.get("PYTEST_XDIST_WORKER"):
+    # Several processes share the cores: more threads in each of them would only wait for one another.
+    for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
+
 pytest_plugins = ["pytester"]
 
 

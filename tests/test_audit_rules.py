@@ -197,7 +197,13 @@ GOOD = {
 }
 
 
-@pytest.mark.parametrize("kind", GOOD)
+# Enough for every run of the tests: weights in every place that one can be looked for.
+ALWAYS = ("leaky", "branches", "squeeze and excite", "shared layer", "separable")
+
+
+@pytest.mark.parametrize(
+    "kind", [each if each in ALWAYS else pytest.param(each, marks=pytest.mark.slow) for each in GOOD]
+)
 def test_good_models_of_many_kinds_are_not_rejected(kind: str, tmp_path: Path) -> None:
     """Whatever a converter makes of them: what it may fold, merge or leave out is no fault."""
     one = small_models.small()

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import multiprocessing
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import keras
@@ -69,10 +72,17 @@ def test_what_scales_itself(family: str) -> None:
     check_scaled_inside(SMALLEST[family])
 
 
+@pytest.fixture(scope="module")
+def apart() -> Iterator[ProcessPoolExecutor]:
+    """A process for the largest networks: TensorFlow keeps what it once took, several gigabytes."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+        yield process
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, row in BACKBONES.items() if row.family in SCALED_INSIDE])
-def test_what_scales_itself_of_every_size(name: str) -> None:
-    check_scaled_inside(name)
+def test_what_scales_itself_of_every_size(name: str, apart: ProcessPoolExecutor) -> None:
+    apart.submit(check_scaled_inside, name).result()
 
 
 def check_scaled_inside(name: str) -> None:
@@ -95,8 +105,8 @@ def test_the_smallest_of_a_family_is_as_the_table_says(family: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", BACKBONES)
-def test_every_backbone_is_as_the_table_says(name: str) -> None:
-    check_row(name)
+def test_every_backbone_is_as_the_table_says(name: str, apart: ProcessPoolExecutor) -> None:
+    apart.submit(check_row, name).result()
 
 
 def check_row(name: str) -> None:

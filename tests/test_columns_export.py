@@ -373,7 +373,7 @@ def test_odd_columns_are_exported_too(case: str, tmp_path: Path) -> None:
     card = dataclasses.replace(CARD, columns=described)
     models = InferenceModels(model, small_models.CUT, inputs, tmp_path, features_everywhere=False)
     expected = answers(model, inputs[:QUICK])
-    for name in NAMES.values():
+    for name in (each for each in NAMES.values() if each.precision in ("float32", "int8")):
         folder = export_artifact(name, models.saved_model(name.precision), card, tmp_path / "out", inputs)
         found = audit(folder, name, Card.read(folder / "card.json"), models.weight_set(name.precision))
         assert (found["status"], found["reason"]) == ("verified", "")

@@ -24,6 +24,7 @@ from tests.demo_page import (
     started_browser,
 )
 from tests.pictures import picture
+from tests.teaching_page import add_class, of_class
 
 RESIZE = Resize(tiny_tfjs.SIDE_PX, tiny_tfjs.SIDE_PX)
 WIDTH_PX, HEIGHT_PX = 360, 240
@@ -141,6 +142,36 @@ def test_answers_come_at_a_steady_rate_and_end_with_the_camera(browser: Browser,
         page.wait_for_timeout(500)
         assert page.evaluate("() => times.length") == count
         assert page.evaluate(STATES) == ["ended"]
+
+
+def test_what_the_camera_shows_is_added_to_classes_while_it_is_on(browser: Browser, url: str) -> None:
+    with watched(browser, url) as page:
+        for name in ("seen", "mirrored"):
+            add_class(page, name, [])
+        start(page)
+        of_class(page, "teach-take", 0).click()
+        expect(of_class(page, "teach-count", 0)).to_have_attribute("data-count", "1")
+        page.get_by_test_id("camera-mirrored").check()
+        # Until an answer to a mirrored frame is there, the one before is the current picture.
+        page.wait_for_timeout(500)
+        of_class(page, "teach-take", 1).click()
+        expect(of_class(page, "teach-count", 1)).to_have_attribute("data-count", "1")
+        assert page.evaluate(STATES) == ["live"]
+        # The camera shows one picture for ever, which is there already.
+        of_class(page, "teach-take", 1).click()
+        expect(page.get_by_test_id("teach-status")).to_have_text(
+            "the camera is in mirrored already. Add another picture."
+        )
+        seen, mirrored = (thumbnail(page, index) for index in (0, 1))
+        assert np.abs(seen - mirrored[:, ::-1]).mean() < 3 < 10 < np.abs(seen - mirrored).mean()
+
+
+def thumbnail(page: Page, index: int) -> np.ndarray:
+    """The first picture of a class as the page shows it, float64 (height, width, 3)."""
+    canvas = page.locator(f'[data-testid="teach-class"][data-class="{index}"] canvas').first
+    read = "(canvas) => [...canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data]"
+    side = canvas.evaluate("(canvas) => [canvas.height, canvas.width, 4]")
+    return np.array(canvas.evaluate(read), np.float64).reshape(side)[..., :3]
 
 
 @pytest.mark.parametrize("other", ["file", "drawing", "clear", "hidden"])

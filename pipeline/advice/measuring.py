@@ -16,7 +16,7 @@ from pipeline.cut import truncate
 from pipeline.scaling import scale_pixels
 
 # For one layer with weights, beside its weights, in a TFLite file: float32, int8.
-FLOAT32_LAYER_BYTES, INT8_LAYER_BYTES = 560, 860
+FLOAT32_LAYER_BYTES, INT8_LAYER_BYTES = 560, 720
 
 
 def thinned(
@@ -91,16 +91,15 @@ def _with_heads(backbone: LoadedBackbone, cuts: Sequence[str], classes: Sequence
 
 def _estimate(model: keras.Model, rows: Mapping[str, LayerCost], cut: str, classes: Sequence[int]) -> Costs:
     """Estimate the sizes from the weights of the layers up to a cut: BatchNorms end up in the layers before them."""
-    kernels = biases = layers = 0
+    kernels, widths = 0, list(classes)
     for layer in truncate(model, (cut,)).layers:
         if isinstance(layer, keras.layers.BatchNormalization) or not layer.weights:
             continue
         sizes = [int(np.prod(weight.shape)) for weight in layer.weights if len(weight.shape) > 1]
         kernels += sum(sizes)
-        biases += int(layer.output.shape[-1])
-        layers += 1
-    width = rows[cut].shape[-1]
-    kernels, biases = kernels + sum(width * count for count in classes), biases + sum(classes)
-    float32 = 4 * (kernels + biases) + FLOAT32_LAYER_BYTES * (layers + len(classes)) + 2000
-    int8 = kernels + (4 + 2 * 12) * biases + INT8_LAYER_BYTES * (layers + len(classes)) + 2000
+        widths.append(int(layer.output.shape[-1]))
+    kernels += sum(rows[cut].shape[-1] * count for count in classes)
+    float32 = 4 * (kernels + sum(widths)) + FLOAT32_LAYER_BYTES * len(widths) + 2000
+    # Of each channel a bias and two scales, and a zero point for all layers of as many channels.
+    int8 = kernels + 3 * 4 * sum(widths) + 8 * sum(set(widths)) + INT8_LAYER_BYTES * len(widths) + 2000
     return Costs(rows[cut].params, rows[cut].macs, float32, int8, None)
