@@ -41,7 +41,7 @@ DEEP = ("inception_resnet_v2",)
 WIDE = ("vgg16", "densenet121", "convnext_tiny")
 LEAST_PX = 64
 # Of every label; with fewer of the test split than 100 in all, the fall of accuracy would be too uncertain.
-PICTURES = {"train": 40, "val": 10, "test": 20}
+PICTURES = {"train": 80, "val": 10, "test": 20}
 SETTLING_IMAGES = 24
 LARGE = ("nasnet_mobile", "inception_v3", *RESIDUAL, *DEEP, *WIDE)
 # The layers model holds every backbone of the table too; precisions on request are left out.
@@ -127,7 +127,7 @@ def report_of(name: str, weights: Path, here: Path, everywhere: bool) -> dict[st
         "backbone.alpha": alpha_of(name),
         "resize.width": side,
         "resize.height": side,
-        "export.calibration_images": 32,
+        "export.calibration_images": 64,
         "training.learning_rate": 1e-2,
         "training.patience": 20,
         "heads.label.dropout": 0.0,
