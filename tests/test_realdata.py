@@ -25,7 +25,7 @@ FLOAT = tuple(name for name in FORMATS if name.partition("-")[2].startswith("flo
 
 
 # One of the two in every run of the tests.
-@pytest.fixture(scope="module", params=[pytest.param("mobilenet", marks=pytest.mark.slow), "mobilenet_v2"])
+@pytest.fixture(scope="module", params=["mobilenet", pytest.param("mobilenet_v2", marks=pytest.mark.slow)])
 def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Outcome, dict[str, Any]]:
     """The run of one weight file over all photographs; what it wrote into report.json."""
     alpha, file = WEIGHTS[request.param]

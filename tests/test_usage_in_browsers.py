@@ -89,7 +89,12 @@ def bundled(code: str, entry: str, here: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    "asked", [*IN_BROWSERS, "columns/tfjs-float32", "columns/tflite-int8-batch1", "columns/onnx-float32"]
+    "asked",
+    [
+        *IN_BROWSERS,
+        "columns/tfjs-float32",
+        *(pytest.param(f"columns/{each}", marks=pytest.mark.slow) for each in ("tflite-int8-batch1", "onnx-float32")),
+    ],
 )
 def test_javascript_answers_as_the_runtime_does(
     asked: str, exported: Callable, shown: list[Path], tmp_path: Path, browser: Browser
