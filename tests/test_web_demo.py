@@ -106,6 +106,20 @@ def test_a_dropped_picture_is_answered(page: Page, tiny, name: str) -> None:
     assert (label, pytest.approx(probability, abs=5e-3 if kind else 1e-4)) == keras_says(tiny[1], data)
 
 
+def test_a_pasted_picture_is_answered(page: Page, tiny) -> None:
+    data = encoded(picture(80, 60))
+    page.evaluate(
+        """(bytes) => {
+          const clipboardData = new DataTransfer();
+          clipboardData.items.add(new File([new Uint8Array(bytes)], "pasted.png", { type: "image/png" }));
+          document.body.dispatchEvent(new ClipboardEvent("paste", { clipboardData, bubbles: true }));
+        }""",
+        list(data),
+    )
+    label, probability = page_says(page, "pasted.png")
+    assert (label, pytest.approx(probability, abs=1e-4)) == keras_says(tiny[1], data)
+
+
 def test_orientation_and_transparency_are_those_of_python(page: Page, tiny) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
