@@ -14,6 +14,7 @@ import { offerComparison } from "./compare_form.js";
 import { BACKENDS, held, inTurn, load, startEngine, tf } from "./engine.js";
 import { fetched } from "./faults.js";
 import { startLoading } from "./loading.js";
+import { elementsOfNeighbours, nearestSentence, startNeighbours } from "./nearest.js";
 import { workOffline } from "./offline.js";
 import { imageToRgb } from "./predict.js";
 import { showSamples } from "./samples.js";
@@ -29,8 +30,10 @@ const [canvas, overlay, answer, headline, artifactSelect, backendSelect] =
 
 /** @type {Map<string, import("./engine.js").Listed>} */
 const artifacts = new Map();
-/** @type {{pixels: ImageBitmapSource, name: string} | null} */
+/** `id`: of what it is among the pictures to compare with. @type {{pixels: ImageBitmapSource, name: string, id?: string} | null} */
 let picture = null;
+/** What was answered last. @type {import("./nearest.js").Answered | null} */
+let answered = null;
 let stale = false;
 let busy = false;
 let headOfAnswer = "";
@@ -51,6 +54,7 @@ function forget(text) {
   uncover();
   headline.textContent = text;
   headline.className = "quiet";
+  answered = null;
   byId("latency").textContent = "";
   teaching.clear();
 }
@@ -64,7 +68,8 @@ function uncover() {
 const prepare = () => load(artifacts.get(artifactSelect.value), backendSelect.value, loading);
 
 /** Decode, resize and answer one picture, and show what came out. */
-async function respond({ pixels, name }) {
+async function respond(shown) {
+  const { pixels, name } = shown;
   const { predictor, listed, backend } = await prepare();
   const original = await imageToRgb(pixels).catch(() => {
     throw new Error(`${name} is not a picture that this browser can read. Try a JPEG or a PNG.`);
@@ -73,14 +78,18 @@ async function respond({ pixels, name }) {
   const features = teaching.wantsFeatures() && predictor.carriesFeatures;
   const prediction = await predictor.answer(original, { columns, top: SHOWN_LABELS, features });
   if (picture === null) return;
-  show(prediction, listed.card);
+  answered = { picture: shown, answers: prediction.answers };
+  show(prediction, listed.card, shown.id);
   teaching.show(prediction);
   Object.assign(answer.dataset, { backend, artifact: listed.name, source: name, columns: JSON.stringify(columns), ...held() });
   byId("latency").textContent = `${prediction.elapsed_ms.toFixed(1)} ms for ${name}`;
 }
 
-/** Fill the answer with what each head says; the first classification head, else the first one, is the headline. */
-function show({ answers, said: saidOf, seen }, card) {
+/**
+ * Fill the answer with what each head says; the first classification head, else the first one, is the headline. A picture
+ * that is among those to compare with, as `id` says, is not compared with itself.
+ */
+function show({ answers, said: saidOf, seen }, card, id) {
   answer.replaceChildren();
   uncover();
   headline.textContent = headline.className = "";
@@ -92,8 +101,11 @@ function show({ answers, said: saidOf, seen }, card) {
   const said = outputs.map(({ name }) => saidOf[name]);
   const first = Math.max(0, said.findIndex(({ top }) => top));
   headOfAnswer = outputs[first].name;
+  const near = new Map();
+  for (const [i, { vector }] of said.entries()) if (vector) near.set(i, neighbours.of(outputs[i].name, vector, id));
   for (const [i, output] of outputs.entries()) {
     if (outputs.length > 1) answer.append(element("h3", "head-name", output.name));
+    if (near.has(i)) answer.append(...elementsOfNeighbours(near.get(i)));
     answer.append(...elementsOf(said[i], output));
   }
   // Masks first, which would cover a box.
@@ -102,7 +114,7 @@ function show({ answers, said: saidOf, seen }, card) {
     const { name } = outputs[i];
     drawOver(overlay.getContext("2d"), { said: said[i], data: answers[name].data, output: outputs[i] }, seen, place);
   }
-  headline.textContent = sentence(said[first], headOfAnswer);
+  headline.textContent = nearestSentence(near.get(first) ?? []) || sentence(said[first], headOfAnswer);
   const [likeliest] = said[first].top ?? [];
   for (const name of ["label", "probability"]) {
     if (likeliest) answer.dataset[name] = String(likeliest[name]);
@@ -137,12 +149,12 @@ async function update() {
   }
 }
 
-/** Take a file as the picture, with what is known beside it, and show it where one draws. */
-async function takeFile(file, cells) {
+/** Take a file as the picture, with what is known beside it, and show it where one draws; `id` as in `picture`. */
+async function takeFile(file, cells, id) {
   if (!file) return;
   camera?.stop();
   if (cells) form.fill(cells);
-  picture = { pixels: file, name: file.name };
+  picture = { pixels: file, name: file.name, id };
   drawing.show(await createImageBitmap(file).catch(() => null));
   await update();
 }
@@ -195,6 +207,8 @@ const teaching = startTeaching({
   say, prepare, update, listed: () => artifacts.get(artifactSelect.value), picture: () => picture,
 });
 
+const neighbours = startNeighbours(byId("keep"), canvas, () => answered, () => update());
+
 const drawing = startDrawing(canvas, {
   hint: byId("hint"),
   changed() {
@@ -235,6 +249,7 @@ function choose() {
   const size = `${width}\u00a0×\u00a0${height}\u00a0px, ${Math.ceil(size_bytes / 1e3)}\u00a0kB`;
   byId("model-name").textContent = `${card.name}: ${card.backbone.name}, ${size}`;
   form.shape(card.columns ?? []);
+  neighbours.follow(card);
   teaching.follow();
   if (drawing.shape(card.resize)) picture = null;
   return update();
@@ -281,7 +296,10 @@ async function main() {
   const ready = choose();
   offerComparison(byId("compare"), listing.others ?? [], compared);
   const { samples } = listing;
-  if (samples) await showSamples(byId("samples"), samples, takeFile).catch((fault) => say(fault.message));
+  if (samples) {
+    await showSamples(byId("samples"), samples, takeFile).then(neighbours.publish).catch((fault) => say(fault.message));
+    if (picture) await update();
+  }
   await ready;
   workOffline(listing.version);
 }

@@ -7,7 +7,8 @@ import { element } from "./answers.js";
  *
  * @param {HTMLElement} strip  hidden while there are none
  * @param {string} address  of `expected.json`; the pictures are beside it
- * @param {(file: File, cells: import("./columns.js").Cells) => void} take  called with the one that is pressed
+ * @param {(file: File, cells: import("./columns.js").Cells, name: string) => void} take  called with the one that is pressed
+ * @returns {Promise<import("./nearest.js").Known[]>}  what the Keras model says of each
  */
 export async function showSamples(strip, address, take) {
   const list = new URL(address, document.baseURI);
@@ -20,9 +21,12 @@ export async function showSamples(strip, address, take) {
     button.dataset.testid = `sample-${file}`;
     button.addEventListener("click", async () => {
       const bytes = await fetch(new URL(file, list)).then((answer) => answer.blob());
-      take(new File([bytes], file), columns ?? {});
+      take(new File([bytes], file), columns ?? {}, file);
     });
     return button;
   }));
   strip.hidden = files.length === 0;
+  return files.map(({ file, outputs }, i) => {
+    return { id: file, title: `test picture ${i + 1}`, address: new URL(file, list).href, vectors: outputs ?? {} };
+  });
 }
