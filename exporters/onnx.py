@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -25,6 +30,7 @@ from exporters.unsupported import unsupported
 MODEL_FILE = "model.onnx"
 # 17 is the newest opset that tf2onnx writes without experimental operators and that onnxruntime-web runs whole.
 OPSET = 17
+COPIES = tf2onnx.constants.ENV_TF2ONNX_CATCH_ERRORS
 
 
 def export(
@@ -76,6 +82,35 @@ def export(
     (out / MODEL_FILE).write_bytes(model.SerializeToString(deterministic=True))
 
 
+def _converted(function: Any, signature: list[tf.TensorSpec]) -> onnx.ModelProto:
+    """Return what tf2onnx makes of a function, at first without the copy of the graph that it keeps for each of its optimisers.
+
+    It goes back to the copy where an optimiser fails, which is rare; copying takes a third of the time of a deep network.
+    """
+    convert = functools.partial(tf2onnx.convert.from_function, function, input_signature=signature, opset=OPSET)
+    try:
+        with _without_copies():
+            return convert()[0]
+    except (
+        Exception
+    ):  # whatever an optimiser raises: with copies it is left out, and what else is wrong is raised again
+        return convert()[0]
+
+
+@contextlib.contextmanager
+def _without_copies() -> Iterator[None]:
+    # tf2onnx looks whether the variable is there at all.
+    before = os.environ.get(COPIES)
+    os.environ[COPIES] = "FALSE"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[COPIES]
+        else:
+            os.environ[COPIES] = before
+
+
 def _to_float32(saved_model_dir: Path, card: Card, batch: int | None) -> onnx.ModelProto:
     loaded = tf.saved_model.load(str(saved_model_dir))
     serving = loaded.signatures[SERVING]
@@ -85,7 +120,7 @@ def _to_float32(saved_model_dir: Path, card: Card, batch: int | None) -> onnx.Mo
         signature.append(tf.TensorSpec((batch, len(card.columns)), tf.float32, name=COLUMNS_NAME))
         function = tf.function(lambda image, columns: serving(**{INPUT_NAME: image, COLUMNS_NAME: columns}))
     with collecting_often():
-        model, _ = tf2onnx.convert.from_function(function, input_signature=signature, opset=OPSET)
+        model = _converted(function, signature)
     simplify(model)
     settle_names(model)
     pad_for_pooling(model.graph)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import keras
@@ -10,11 +11,13 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import tf2onnx
 
 from exporters.audit.auditing import audit
 from exporters.contract import FORMATS, ArtifactName, Backbone, Card, Output, Resize, parse_formats
 from exporters.export import export_artifact
 from exporters.inference import InferenceModels
+from exporters.onnx import COPIES
 from exporters.runners.onnx import OnnxRunner
 from exporters.saved_model import write_saved_model
 from tests import column_models, mixed_heads, small_models
@@ -70,6 +73,29 @@ def test_one_head_alone(head: str, tmp_path: Path) -> None:
     saved = write_saved_model(one.model, None, tmp_path / "saved")
     folder = export_artifact(ArtifactName("onnx", "float32"), saved, one.card, tmp_path, one.calibration_images)
     check_graph(folder / "model.onnx", TRANSPOSES[head])
+
+
+def test_an_optimiser_of_the_converter_that_fails_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without copies of the graph its failure ends the conversion, which is then done once more with them."""
+    tried = []
+
+    class Failing:
+        graph_been_opt = False
+
+        def optimize(self, graph: object, iteration: int) -> None:
+            tried.append(os.environ.get(COPIES))
+            raise IndexError("not for this graph")
+
+    monkeypatch.setitem(tf2onnx.optimizer._get_optimizers(), "einsum_optimizer", Failing)
+    one = small_models.small()
+    saved = write_saved_model(one.model, CUT, tmp_path / "saved")
+    folder = export_artifact(ArtifactName("onnx", "float32"), saved, one.card, tmp_path, one.calibration_images)
+    assert tried[0] == "FALSE" and set(tried[1:]) == {None}
+    assert COPIES not in os.environ
+    with OnnxRunner(folder) as runner:
+        answers = runner.predict(one.images[:8])
+    for name, expected in one.reference.items():
+        np.testing.assert_allclose(answers[name], expected[:8], atol=1e-5)
 
 
 def test_columns_beside_the_picture(tmp_path: Path) -> None:
