@@ -19,13 +19,13 @@ import keras
 import numpy as np
 
 from exporters.cloning import clone
+from exporters.compiled import in_batches
 from exporters.correction import is_weighted
 from exporters.inputs import Inputs
 from exporters.keras_graph import answers_of, calls_of, walk
 from exporters.simulation import activation_bounds
 
 IMAGES = 96
-BATCH = 4
 # How much further than on the images seen values may go before ReLU6's ceiling cuts them off.
 MARGIN = 1.25
 LARGEST_FACTOR = 100.0
@@ -138,18 +138,21 @@ def _limit(stream: _Stream, operation: Any) -> None:
 
 def _largest(model: keras.Model, streams: list[_Stream], inputs: Inputs) -> list[np.ndarray]:
     """Return the largest size of each channel of each stream, float64 (channels,)."""
-    found = {id(tensor): np.zeros(tensor.shape[-1]) for stream in streams for tensor in stream.stored}
+    wanted = {id(tensor) for stream in streams for tensor in stream.stored}
 
-    def look(tensor: Any, value: Any) -> Any:
-        if id(tensor) in found:
-            rows = keras.ops.convert_to_numpy(value).reshape(-1, value.shape[-1])
-            found[id(tensor)] = np.max([found[id(tensor)], rows.max(0), -rows.min(0)], axis=0)
-        return value
+    def compute(given: list[Any]) -> list[Any]:
+        found: dict[int, Any] = {}
 
-    for start in range(0, len(inputs), BATCH):
-        given = inputs[start : start + BATCH].named().values()
-        walk(model, list(map(keras.ops.convert_to_tensor, given)), answers_of, look)
-    return [np.max([found[id(tensor)] for tensor in stream.stored], axis=0) for stream in streams]
+        def look(tensor: Any, value: Any) -> Any:
+            if id(tensor) in wanted:
+                found[id(tensor)] = keras.ops.max(keras.ops.abs(value), axis=tuple(range(len(value.shape) - 1)))
+            return value
+
+        walk(model, given, answers_of, look)
+        return [keras.ops.max([found[id(tensor)] for tensor in stream.stored], axis=0) for stream in streams]
+
+    parts = list(in_batches(compute, inputs, model))
+    return [np.max(each, axis=0).astype(np.float64) for each in zip(*parts, strict=True)]
 
 
 def _factors(stream: _Stream, largest: np.ndarray, split: float) -> np.ndarray:

@@ -11,12 +11,12 @@ import numpy as np
 
 from exporters.audit.contents import CONV, DENSE, DEPTHWISE, LINEAR, RELU, RELU6
 from exporters.columns_encoder import ColumnsEncoder
+from exporters.compiled import ends_of, in_batches
 from exporters.fingerprints import Fingerprint, WeightSet
 from exporters.folding import scale_and_shift
 from exporters.inputs import Inputs, as_inputs
 from exporters.keras_graph import answers_of, walk
 
-BATCH = 16
 # Layers that bring no constants of reals into an artifact, or only ones that are written down here.
 _KNOWN = frozenset(
     (
@@ -242,20 +242,24 @@ def _union(spans: list[tuple[float, float]]) -> tuple[float, float]:
 
 def _ends(model: keras.Model, probed: list[keras.KerasTensor], inputs: Inputs) -> dict[int, tuple[float, float]]:
     """Return id of a symbolic tensor -> the least and the largest value that it has."""
-    ends = {id(tensor): (np.inf, -np.inf) for tensor in probed}
+    keys = [id(tensor) for tensor in probed]
 
-    def look(tensor: keras.KerasTensor, value: Any) -> Any:
-        if id(tensor) in ends:
-            found = keras.ops.convert_to_numpy(value)
-            ends[id(tensor)] = _union([ends[id(tensor)], (float(found.min()), float(found.max()))])
-        return value
+    def compute(given: list[Any]) -> Any:
+        ends: dict[int, Any] = {}
 
-    for start in range(0, len(inputs), BATCH):
-        given = list(map(keras.ops.convert_to_tensor, inputs[start : start + BATCH].named().values()))
+        def look(tensor: keras.KerasTensor, value: Any) -> Any:
+            if id(tensor) in keys:
+                ends[id(tensor)] = ends_of(value)
+            return value
+
         for tensor, value in zip(model.inputs, given, strict=True):
             look(tensor, value)
         walk(model, given, answers_of, look)
-    return ends
+        return keras.ops.stack([ends[key] for key in keys])
+
+    parts = np.stack(list(in_batches(compute, inputs, model)))
+    least, largest = parts[..., 0].min(0).tolist(), parts[..., 1].max(0).tolist()
+    return dict(zip(keys, zip(least, largest, strict=True), strict=True))
 
 
 def _others(model: keras.Model) -> dict[str, np.ndarray]:

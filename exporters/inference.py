@@ -12,6 +12,7 @@ import numpy as np
 from exporters.calibration import with_full_range
 from exporters.cloning import leaves, set_weights
 from exporters.columns_ranges import fit_to_features
+from exporters.compiled import batch_of
 from exporters.contract import WHOLE_NUMBERS, features_names
 from exporters.correction import can_correct, correct_and_measure, working_bytes
 from exporters.equalisation import WHOLE_SPLIT, equalise
@@ -36,7 +37,6 @@ MOST_OF_OWN_ROUNDINGS = 4.0
 # Where the unfolded network cannot be computed in float64, and what its own roundings are is not known.
 LARGEST_UNCERTAIN_DIFFERENCE = 1e-4
 CHECKED_IMAGES = 16
-BATCH = 4
 # Behind a rounding's name: the encoded columns lie in the range of the features, see `fit_to_features`.
 FITTED = "_fitted"
 
@@ -230,6 +230,7 @@ def _answers(model: keras.Model, cuts: tuple[str, ...], batch: list[np.ndarray])
             kept[id(tensor)].append(keras.ops.convert_to_numpy(value))
         return value
 
-    for start in range(0, len(batch[0]), BATCH):
-        walk(model, [keras.ops.convert_to_tensor(each[start : start + BATCH]) for each in batch], answers_of, keep)
+    size = batch_of(model)
+    for start in range(0, len(batch[0]), size):
+        walk(model, [keras.ops.convert_to_tensor(each[start : start + size]) for each in batch], answers_of, keep)
     return [np.concatenate(kept[id(tensor)]) for tensor in wanted]

@@ -6,25 +6,25 @@ Rounding to such steps in float gives what the device will give, up to the last 
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import keras
 import numpy as np
 
+from exporters import compiled
+from exporters.compiled import batch_of, in_batches
 from exporters.inputs import Inputs
-from exporters.keras_graph import calls_of, consumers_of, walk, walk_by_calls
+from exporters.keras_graph import answers_of, calls_of, consumers_of, walk, walk_by_calls
 from exporters.rounding import ACTIVATION_STEPS
 from exporters.slices import answers_in_slices, clip, in_parts
 
 Bounds = tuple[float, float] | None
 # (number of a call in the graph's order, place of one of its outputs) -> the least and the largest value that it has there.
 Ranges = Mapping[tuple[int, int], tuple[float, float]]
-_RANGES = {keras.activations.relu: (0.0, float("inf")), keras.activations.relu6: (0.0, 6.0)}
-BATCH = 32
 # Where two models are walked at once.
 FEW = 8
+_RANGES = {keras.activations.relu: (0.0, float("inf")), keras.activations.relu6: (0.0, 6.0)}
 # What only moves values about differs as they do.
 _MOVING = (
     *(keras.layers.ZeroPadding2D, keras.layers.Cropping2D, keras.layers.Reshape, keras.layers.Flatten),
@@ -46,10 +46,8 @@ def answers_in_steps(
     Returns:
         One float32 array (N, ...) for each of the model's outputs.
     """
-    parts = [
-        _answers(model, list(inputs[start : start + BATCH].named().values()), ACTIVATION_STEPS.get(precision), ranges)
-        for start in range(0, len(inputs), BATCH)
-    ]
+    rounding = _rounding(model, ACTIVATION_STEPS.get(precision), ranges)
+    parts = in_batches(lambda given: walk(model, given, answers_of, rounding), inputs, model)
     return [np.concatenate(each) for each in zip(*parts, strict=True)]
 
 
@@ -67,13 +65,14 @@ def ratios_in_steps(
         operation -> ratio of signal to noise in decibels, in the order of the graph; None where nothing differs. Operations
         that only move values about are left out.
     """
-    steps = ACTIVATION_STEPS.get(precision)
-    followers = followers_of(model)
+    roundings = _rounding(model, None, None), _rounding(rounded, ACTIVATION_STEPS.get(precision), ranges)
+    followers, size = followers_of(model), min(FEW, batch_of(model))
     powers: dict[str, np.ndarray] = {}
-    for start in range(0, len(inputs), FEW):
-        given = list(inputs[start : start + FEW].named().values())
-        both = zip(_walk(model, given, None), _walk(rounded, given, steps, ranges), strict=True)
-        for (node, expected), (_, found) in both:
+    for start in range(0, len(inputs), size):
+        # Not compiled: it would take longer than so few pictures do.
+        given = list(map(keras.ops.convert_to_tensor, inputs[start : start + size].named().values()))
+        sides = (_walk(each, given, change) for each, change in zip((model, rounded), roundings, strict=True))
+        for (node, expected), (_, found) in zip(*sides, strict=True):
             stored = [is_stored(followers.get(id(tensor), [])) for tensor in node.outputs]
             if any(stored) and not isinstance(node.operation, _MOVING):
                 pairs = [pair for pair, kept in zip(zip(expected, found, strict=True), stored, strict=True) if kept]
@@ -81,9 +80,9 @@ def ratios_in_steps(
     return {name: _decibels(*both) for name, both in powers.items()}
 
 
-def _powers(expected: np.ndarray, found: np.ndarray) -> np.ndarray:
-    """Return the sums of squares of an array and of its differences."""
-    mine, theirs = (each.ravel() for each in (expected, found))
+def _powers(expected: Any, found: Any) -> np.ndarray:
+    """Return the sums of squares of a tensor and of its differences."""
+    mine, theirs = (keras.ops.convert_to_numpy(each).ravel() for each in (expected, found))
     apart = theirs - mine
     return np.array([np.dot(mine, mine), np.dot(apart, apart)], np.float64)
 
@@ -92,35 +91,27 @@ def _decibels(signal: float, noise: float) -> float | None:
     return float(10 * np.log10(signal / noise)) if signal > 0 and noise > 0 else None
 
 
-def _answers(model: keras.Model, given: list[np.ndarray], steps: int | None, ranges: Ranges | None) -> list[np.ndarray]:
-    return walk(model, given, *_computing(model, len(given[0]), steps, ranges))
-
-
-def _walk(
-    model: keras.Model, given: list[np.ndarray], steps: int | None, ranges: Ranges | None = None
-) -> Iterator[tuple[Any, list[np.ndarray]]]:
-    """Give every call of the graph in order, with its values as they are stored, which the next call may change."""
+def _walk(model: keras.Model, given: list[Any], change: Callable[[Any, Any], Any]) -> Iterator[tuple[Any, list[Any]]]:
+    """Give every call of the graph in order, with its values as they are stored."""
     values = {id(tensor): each for tensor, each in zip(model.inputs, given, strict=True)}
-    return walk_by_calls(model, values, *_computing(model, len(given[0]), steps, ranges))
+    return walk_by_calls(model, values, answers_of, change)
 
 
-def _computing(
-    model: keras.Model, count: int, steps: int | None, ranges: Ranges | None
-) -> tuple[Callable[[Any, Mapping], list[np.ndarray]], Callable[[Any, np.ndarray], np.ndarray]]:
-    """Return what `keras_graph.walk` takes as `call` and `change`."""
-    followers, once = followers_of(model), taken_once(model)
+def _rounding(model: keras.Model, steps: int | None, ranges: Ranges | None) -> Callable[[Any, Any], Any]:
+    """Return what `keras_graph.walk` takes as `change`, such that tensors are rounded as they are stored."""
+    followers = followers_of(model)
     places = {
         id(tensor): (call, place)
         for call, node in enumerate(calls_of(model))
         for place, tensor in enumerate(node.outputs)
     }
 
-    def change(tensor: Any, value: np.ndarray) -> np.ndarray:
+    def change(tensor: Any, value: Any) -> Any:
         if not steps or not is_stored(followers.get(id(tensor), [])):
             return value
-        return in_steps(value, steps, None if ranges is None else ranges[places[id(tensor)]])
+        return compiled.in_steps(value, steps, None if ranges is None else ranges[places[id(tensor)]])
 
-    return functools.partial(answers_in_arrays, count=count, once=once), change
+    return change
 
 
 def answers_in_arrays(

@@ -15,7 +15,7 @@ import numpy as np
 from exporters.keras_graph import answers_of
 
 # What a call takes and gives at a time.
-SLICE_BYTES = 2**22
+SLICE_BYTES = 2**24
 # What numpy works on at a time.
 PART_VALUES = 2**17
 
