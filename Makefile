@@ -65,8 +65,8 @@ demo: setup ## The page, served with the artifacts of OUT or of the newest run
 
 browser := $(if $(filter-out 0,$(CUTPOINT_NO_BROWSER)),,setup-browser)
 
-# Files stay whole: what the tests of one file share is made once. Those with the fewest tests begin last, so the long ones are split evenly.
-workers := -n 2 --dist loadfile
+# Files stay whole: what the tests of one file share is made once. tests/conftest.py says which begin first.
+workers := -n 2 --dist loadfile --no-loadscope-reorder
 
 test: setup $(browser) ## The tests, real runtimes and browser included (ARGS="-k parity"; CUTPOINT_NO_BROWSER=1)
 	@$(BIN)/python -m pytest -m 'not slow' $(workers) $(arguments)

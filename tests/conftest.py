@@ -1,5 +1,6 @@
 """For all tests: caches of their own, and, on demand, no skipping but for the reasons that the README names."""
 
+import collections
 import os
 import re
 import shutil
@@ -27,6 +28,9 @@ if os.environ.get("PYTEST_XDIST_WORKER"):
     # Several processes share the cores: more threads in each of them would only wait for one another.
     for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(name, "1")
+
+# They begin first, so that none of them is left for one process alone at the end; all others by how many tests they have.
+LONGEST = ("test_families_mobile.py", "test_families_wide.py", "test_families_residual.py", "test_families_deep.py")
 
 pytest_plugins = ["pytester"]
 
@@ -65,12 +69,31 @@ def fail_if_unnamed(report: pytest.TestReport | pytest.CollectReport) -> None:
         report.__dict__.pop("wasxfail", None)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_process_exports() -> Iterator[None]:
+    """Artifacts are made in the test's own process: tests run side by side already, and a second one would load TensorFlow anew.
+
+    What `pipeline.side_by_side` does with two is the matter of tests of its own.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipeline.side_by_side.cores", lambda: 1)
+        yield
+
+
 @pytest.fixture(scope="module", autouse=True)
 def memory_given_back() -> Iterator[None]:
     """Give back what a file's tests leave behind: after a thousand tests a process would else hold gigabytes of old graphs."""
     yield
     if memory := sys.modules.get("exporters.memory"):
         memory.give_back()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the files whose tests take longest first."""
+    tests = collections.Counter(item.path for item in items)
+    ranks = {name: rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: (ranks.get(item.path.name, len(ranks)), -tests[item.path]))
 
 
 @pytest.hookimpl(wrapper=True)

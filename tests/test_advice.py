@@ -152,6 +152,7 @@ def test_test_pictures_have_no_say(photos: Path, tmp_path: Path) -> None:
     assert told[0]["rule"] == told[1]["rule"]
 
 
+@pytest.mark.slow
 def test_a_run_chooses_its_cut_tells_of_it_and_takes_it_from_the_cache(photos: Path, tmp_path: Path) -> None:
     flags = ("train", "--data", photos, *SMALL, *FEW, "--cut", "auto", "--out", tmp_path / "out")
     first = cutpoint(*flags)

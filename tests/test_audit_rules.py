@@ -197,8 +197,8 @@ GOOD = {
 }
 
 
-# Enough for every run of the tests: weights in every place that one can be looked for.
-ALWAYS = ("leaky", "branches", "squeeze and excite", "shared layer", "separable")
+# Enough for every run of the tests: weights in most places that one can be looked for.
+ALWAYS = ("squeeze and excite", "shared layer", "separable")
 
 
 @pytest.mark.parametrize(

@@ -128,6 +128,7 @@ def test_its_pixel_scaling_is_asked_for(folders: Path) -> None:
     assert "backbone.pixel_scaling" in caught.value.expected
 
 
+@pytest.mark.slow
 def test_names_that_fit_but_answers_that_do_not_keep_it_as_it_is(feature_vector: keras.Model, tmp_path: Path) -> None:
     image = keras.Input((PX, PX, 3))
     keras.Model(image, feature_vector(image) * 2.0).export(tmp_path / "doubled", verbose=False)
@@ -328,6 +329,7 @@ def check_run(folders: Path, tmp_path: Path, formats: str) -> None:
         opaque.load_model(moved / "model.keras")
 
 
+@pytest.mark.slow
 def test_a_run_with_a_saved_model_ships_it(folders: Path, tmp_path: Path) -> None:
     check_run(folders, tmp_path, "onnx-float32")
 

@@ -27,6 +27,8 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (2, 9, 7, 3)).astype(np.float
 IMAGES[0, 0, 0] = (0, 128, 255)
 MEAN, DEVIATION = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 SMALLEST = smallest_of_families()
+# They have hundreds of layers, which take long to build: with every other backbone in `make test-all`.
+DEEPEST = {"densenet", "inception_resnet_v2", "inception_v3", "nasnet"}
 # Where keras.applications keeps what prepares the pixels, for families whose module has another name.
 MODULES = {"vgg16": "vgg16", "vgg19": "vgg19"}
 
@@ -98,7 +100,7 @@ def check_scaled_inside(name: str) -> None:
     assert np.abs(np.asarray(value) - expected).max() < 2e-5
 
 
-@pytest.mark.parametrize("family", SMALLEST)
+@pytest.mark.parametrize("family", sorted(SMALLEST.keys() - DEEPEST))
 def test_the_smallest_of_a_family_is_as_the_table_says(family: str) -> None:
     check_row(SMALLEST[family])
 
@@ -125,7 +127,7 @@ def check_row(name: str) -> None:
     assert row.pixel_scaling in PIXEL_SCALINGS
 
 
-@pytest.mark.parametrize("family", ["mobilenet_v3", "densenet", "nasnet"])
+@pytest.mark.parametrize("family", ["mobilenet_v3", "densenet", pytest.param("nasnet", marks=pytest.mark.slow)])
 def test_names_do_not_depend_on_what_was_built_before(family: str) -> None:
     first = [layer.name for layer in built(SMALLEST[family]).model.layers]
     keras.layers.Activation("relu"), keras.layers.Conv2D(3, 3)
@@ -133,7 +135,13 @@ def test_names_do_not_depend_on_what_was_built_before(family: str) -> None:
     assert first[0] == "input_layer"
 
 
-@pytest.mark.parametrize("name", ["convnext_tiny", "inception_resnet_v2", "efficientnet_b0", "mobilenet_v3_small"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("efficientnet_b0", "mobilenet_v3_small"),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("convnext_tiny", "inception_resnet_v2")),
+    ],
+)
 def test_stock_layers_answer_as_the_original_does(name: str) -> None:
     row = BACKBONES[name]
     original = build_application(row, 1.0, None, row.smallest_px, row.smallest_px)

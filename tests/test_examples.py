@@ -13,8 +13,8 @@ from commands import NO_BROWSER, ROOT, cutpoint
 
 EXAMPLES = ROOT / "examples"
 CONFIGS = tuple(sorted(path.stem for path in EXAMPLES.glob("*.toml")))
-# One of each sort in every run of the tests; all others are `slow`.
-QUICK = ("several",)
+# The rest are `slow`: each is a whole run in a process of its own.
+QUICK = ("embedding",)
 FORMATS = "tfjs-float32,tflite-float32,tflite-int8,onnx-float32,onnx-int8"
 # The least that each head's first measure has to come to: far above chance, so that what is compared says something.
 LEAST = {

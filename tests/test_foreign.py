@@ -70,6 +70,7 @@ def test_pixel_scaling_is_asked_for_never_guessed(here: Path, tmp_path: Path) ->
     assert not (tmp_path / "out" / "artifacts").exists()
 
 
+@pytest.mark.slow
 def test_with_its_scaling_it_answers_as_the_model_does_on_scaled_pixels(here: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     ended = cutpoint(

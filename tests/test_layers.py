@@ -139,10 +139,10 @@ FAULTS = {
 }
 
 
-# The precisions between differ from those only in how much they round: they are tried on faults of each kind.
+# The precisions between differ from those only in how much they round: they are tried on faults of each kind, in `make test-all`.
 IN_ALL = (one_wrong_weight, relu_for_relu6, dead_filter, wrong_bias_at_the_end)
 CASES = [
-    pytest.param(fault, name, id=f"{fault.__name__}-{name}")
+    pytest.param(fault, name, id=f"{fault.__name__}-{name}", marks=[] if name in FLOAT32 + INT8 else [pytest.mark.slow])
     for fault in FAULTS
     for name in (EVERY_ARTIFACT if fault in IN_ALL else FLOAT32 + INT8)
 ]
@@ -187,7 +187,7 @@ def test_nothing_is_named_where_nothing_is_wrong(name: ArtifactName, session_fol
 
 
 @pytest.mark.parametrize("name", INT8, ids=str)
-@pytest.mark.parametrize("seed", [1, 8])
+@pytest.mark.parametrize("seed", [pytest.param(1, marks=pytest.mark.slow), 8])
 def test_nothing_is_named_in_other_models(name: ArtifactName, seed: int, session_folder: Path, tmp_path: Path) -> None:
     """These two come nearest of a dozen: one clips what calibration did not see, one is unsure of an image."""
     models = models_of(session_folder, None, seed)

@@ -219,6 +219,7 @@ def measured(folder):
     return worth.measure(*worth.read_folder(folder), WEIGHTS, seed=0)
 
 
+@pytest.mark.slow
 def test_shipped_weights_are_worth_ten_points_more_than_random_ones_on_drawings(drawings):
     embedded, random, _ = worth_of(drawings)
     assert embedded > random + 0.1

@@ -244,6 +244,7 @@ def test_what_cannot_be(data: Path, tmp_path: Path, settings: list[str], said: s
 # --- an embedding alone --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_embedding_needs_no_labels(tmp_path: Path) -> None:
     for number in range(60):
         label = LABELS[number % 6]
@@ -318,6 +319,7 @@ def test_names_of_outputs_that_carry_features() -> None:
 # --- style and content ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_taps_for_style_and_content(tmp_path: Path) -> None:
     """The layers of Gatys et al. 2016 ("Image style transfer using convolutional neural networks"), at a small input."""
     style = [f"block{block}_conv1" for block in (1, 2, 3)]

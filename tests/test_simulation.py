@@ -108,6 +108,7 @@ def test_without_steps_answers_are_the_models_own(folded: keras.Model, held_out:
     np.testing.assert_allclose(answers_in_steps(folded, held_out, "float32")[0], expected, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_answers_in_steps_are_as_far_off_as_the_files(
     folded: keras.Model, calibration: Inputs, held_out: Inputs, tmp_path: Path
 ) -> None:

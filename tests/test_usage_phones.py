@@ -108,6 +108,7 @@ def kotlin() -> tuple[list[str], str]:
     return [*compiler, "-no-stdlib", "-no-reflect", "-Werror"], library
 
 
+@pytest.mark.slow
 def test_kotlin(cases: list[Case], tmp_path: Path) -> None:
     compiler, library = kotlin()
     stand_ins, sources, made = tmp_path / "stand-ins", tmp_path / "sources", tmp_path / "made"
