@@ -583,6 +583,12 @@ def demo(
         Path | None, typer.Argument(metavar="[FOLDER]", help="A result folder; by default the newest.")
     ] = None,
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes a free one.")] = 8000,
+    host: Annotated[
+        str,
+        typer.Option(
+            "--host", metavar="ADDRESS", help="Where to listen; 0.0.0.0: for the whole network, with a warning."
+        ),
+    ] = "127.0.0.1",
     open_browser: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
 ) -> None:
     """Serve the page with the exported TF.js model on this machine."""
@@ -597,6 +603,7 @@ def demo(
             raise _needs_extra("demo", fault) from fault
         serve(
             found,
+            host=host,
             port=port,
             open_browser=open_browser,
             ready=lambda url: terminal.results.print(f"Serving {found} at {url}", markup=False),

@@ -39,7 +39,7 @@ FLAGS = {
     "verify": ("--reference", "--artifact", "--data", "--json"),
     "layers": ("--input-size", "--set", "--json"),
     "predict": ("--json",),
-    "demo": ("--port", "--open"),
+    "demo": ("--port", "--host", "--open"),
     "site": ("--out",),
     "doctor": ("--json",),
     "cache": ("--clear", "--json"),
