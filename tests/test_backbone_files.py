@@ -166,6 +166,7 @@ def test_a_known_network_with_its_top_is_recognised(tmp_path: Path) -> None:
     np.testing.assert_allclose(np.asarray(truncated(IMAGES)), np.asarray(expected), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_an_alpha_that_no_weights_exist_for_is_recognised(tmp_path: Path) -> None:
     keras.applications.MobileNetV2(alpha=0.6, include_top=False, weights=None, input_shape=(PX, PX, 3)).save(
         tmp_path / "model.keras"
@@ -201,7 +202,7 @@ def test_another_input_size_than_the_files_takes_the_network_before_its_top(tmp_
 
 
 @pytest.mark.parametrize("suffix", [".weights.h5", ".h5", ".keras"])
-@pytest.mark.parametrize("top", [False, True])
+@pytest.mark.parametrize("top", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_weights_of_any_form_fit_a_network_of_the_table(tmp_path: Path, suffix: str, top: bool) -> None:
     model, path = small(top), tmp_path / f"model{suffix}"
     model.save_weights(path) if suffix == ".weights.h5" else model.save(path)
@@ -424,6 +425,7 @@ def test_an_exported_model_may_be_a_legacy_file(tmp_path: Path) -> None:
     np.testing.assert_allclose(reference, legacy_files.answers(images.astype(np.float32) / 255), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_embedded_network_saved_whole_is_the_embedded_network(tmp_path: Path) -> None:
     by_table = load_backbone(BackboneSection(name="mobilenet_v2", alpha=0.35, weights=str(WEIGHTS)), Resize(96, 96))
     by_table.model.save(tmp_path / "model.keras")

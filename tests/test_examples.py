@@ -13,8 +13,6 @@ from commands import NO_BROWSER, ROOT, cutpoint
 
 EXAMPLES = ROOT / "examples"
 CONFIGS = tuple(sorted(path.stem for path in EXAMPLES.glob("*.toml")))
-# The rest are `slow`: each is a whole run in a process of its own.
-QUICK = ("embedding",)
 FORMATS = "tfjs-float32,tflite-float32,tflite-int8,onnx-float32,onnx-int8"
 # The least that each head's first measure has to come to: far above chance, so that what is compared says something.
 LEAST = {
@@ -61,9 +59,8 @@ def test_every_example_is_judged() -> None:
     assert set(LEAST) == set(CONFIGS)
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in CONFIGS]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CONFIGS)
 def test_it_is_learned_and_verified(name: str, drawn: Path, tmp_path: Path) -> None:
     config = tomllib.loads((drawn / f"{name}.toml").read_text(encoding="utf-8"))
     tasks = {head: each.get("task", "") for head, each in config["heads"].items()}

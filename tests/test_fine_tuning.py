@@ -391,6 +391,7 @@ class Killed(BaseException):
     """Ends a training between two epochs, as a kill does."""
 
 
+@pytest.mark.slow
 def test_a_killed_fine_tuning_goes_on_and_ends_as_the_unbroken_one(
     here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

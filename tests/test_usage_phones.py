@@ -134,6 +134,7 @@ def test_kotlin(cases: list[Case], tmp_path: Path) -> None:
     check(cases, subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines())
 
 
+@pytest.mark.slow
 def test_swift(cases: list[Case], tmp_path: Path) -> None:
     compiler = shutil.which("swiftc")
     if compiler is None:
