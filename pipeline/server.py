@@ -261,8 +261,15 @@ def _listen(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family)
     except (OSError, OverflowError) as fault:
         taken = isinstance(fault, OSError) and fault.errno == errno.EADDRINUSE
-        what = f"Port {port} of {host} is taken." if taken else f"{host}, port {port}, cannot be listened on: {fault}."
-        raise InputError(what, "a free port", "name another with --port, or --port 0 for any free one") from fault
+        if taken:
+            what, expected = f"Port {port} of {host} is taken.", "a free port"
+        else:
+            what, expected = (
+                f"{host}, port {port}, cannot be listened on: {fault}.",
+                "an address of this machine, a free port",
+            )
+        mend = "name another with --port, or --port 0 for any free one"
+        raise InputError(what, expected, mend if taken else f"correct --host, or {mend}") from fault
 
 
 def _folders(parent: Path) -> list[Path]:

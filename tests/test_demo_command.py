@@ -98,3 +98,4 @@ def test_an_address_that_is_not_ours_is_said(home: Path) -> None:
         _, told = process.communicate(timeout=30)
     assert (process.returncode, line) == (2, "")
     assert "203.0.113.7, port 8000, cannot be listened on" in told and "Traceback" not in told
+    assert "an address of this machine" in told and "correct --host" in told
