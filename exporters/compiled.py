@@ -1,7 +1,7 @@
 """Computes with a model's graph as one function of TensorFlow: call by call, Python and Keras take longer than the arithmetic.
 
 On 128 pictures of 224 px the answers of a folded MobileNetV2 0.35 take a fifth of the time, its compilation included; those of
-networks of 800 layers at 96 px are not slower.
+networks of 800 layers, on 40 pictures of 96 px, take about as long as call by call.
 """
 
 from __future__ import annotations

@@ -85,15 +85,13 @@ def export(
 def _converted(function: Any, signature: list[tf.TensorSpec]) -> onnx.ModelProto:
     """Return what tf2onnx makes of a function, at first without the copy of the graph that it keeps for each of its optimisers.
 
-    It goes back to the copy where an optimiser fails, which is rare; copying takes a third of the time of a deep network.
+    It goes back to the copy where an optimiser fails, which is rare; copying took a fourth of the time of a deep network.
     """
     convert = functools.partial(tf2onnx.convert.from_function, function, input_signature=signature, opset=OPSET)
     try:
         with _without_copies():
             return convert()[0]
-    except (
-        Exception
-    ):  # whatever an optimiser raises: with copies it is left out, and what else is wrong is raised again
+    except Exception:  # of an optimiser, which is left out with copies; whatever else is wrong is raised again
         return convert()[0]
 
 
