@@ -9,14 +9,13 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.commands import ROOT
-from tests.test_server import write_artifact
+from tests.test_server import get, write_artifact
 
 # A line of a console breaks at 80 characters: this one must not.
 NAME = "a result folder with a long name, " * 4 + "the end"
@@ -62,11 +61,11 @@ def stopped(process: subprocess.Popen) -> tuple[int, str, str]:
 
 def test_the_newest_folder_is_served_until_ctrl_c(home: Path) -> None:
     with demo(home, "--port", "0") as (process, line):
-        found = re.fullmatch(r"Serving (.+) at (http://127\.0\.0\.1:\d+/)\n", line)
+        found = re.fullmatch(r"Serving (.+) at http://127\.0\.0\.1:(\d+)/\n", line)
         assert found and Path(found[1]) == Path("runs") / NAME
         # The line is there when the page is.
-        with urllib.request.urlopen(found[2], timeout=10) as answer:
-            assert answer.status == 200 and b"<title>Cutpoint</title>" in answer.read()
+        answer, content = get(int(found[2]), "/")
+        assert answer.status == 200 and b"<title>Cutpoint</title>" in content
         assert stopped(process) == (0, "", "")
 
 
@@ -87,8 +86,7 @@ def test_a_named_folder_is_opened_in_the_browser(home: Path, tmp_path: Path) -> 
 def test_the_whole_network_is_warned_of(home: Path) -> None:
     with demo(home, "--port", "0", "--host", "0.0.0.0") as (process, line):
         port = re.search(r"http://0\.0\.0\.0:(\d+)/\n", line)[1]
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/models.json", timeout=10) as answer:
-            assert answer.status == 200
+        assert get(int(port), "/models.json")[0].status == 200
         code, _, told = stopped(process)
     assert code == 0 and told == "Warning: everyone who can reach 0.0.0.0 can open the page and its models.\n"
 

@@ -34,6 +34,8 @@ KEPT_AS = {
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "https_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
+    # urllib reads those once and keeps them for the whole process: neither what was kept before may serve here, nor this later.
+    monkeypatch.setattr("urllib.request._opener", None)
 
 
 @pytest.fixture
