@@ -1,6 +1,7 @@
 """For all tests: caches of their own, and, on demand, no skipping but for the reasons that the README names."""
 
 import collections
+import gc
 import os
 import re
 import shutil
@@ -82,8 +83,17 @@ def one_process_exports() -> Iterator[None]:
 
 @pytest.fixture(scope="module", autouse=True)
 def memory_given_back() -> Iterator[None]:
-    """Give back what a file's tests leave behind: after a thousand tests a process would else hold gigabytes of old graphs."""
+    """Give back what a file's tests leave behind: after a thousand tests a process would else hold gigabytes of old graphs.
+
+    Until then nothing older is looked at for garbage: with every package loaded, each look takes a quarter of a second, and
+    an export, which has several, hardly more.
+    """
+    gc.collect()
+    gc.freeze()
+    # Looks are as frequent as the last one was short.
+    gc.collect()
     yield
+    gc.unfreeze()
     if memory := sys.modules.get("exporters.memory"):
         memory.give_back()
 
