@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -204,7 +205,7 @@ def test_layers_of_mobilenet_v2() -> None:
 
 @pytest.mark.parametrize("name", ["mobilenet", "mobilenet_v2", "vgg16"])
 def test_layers_as_a_table(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     outcome = cutpoint("layers", name, "--input-size", "64")
     assert outcome.exit_code == 0
     assert outcome.stderr == ""
