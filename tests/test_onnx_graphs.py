@@ -12,6 +12,7 @@ import onnx
 import onnxruntime
 import pytest
 import tf2onnx
+from tf2onnx.graph import Node
 
 from exporters.audit.auditing import audit
 from exporters.contract import FORMATS, ArtifactName, Backbone, Card, Output, Resize, parse_formats
@@ -77,21 +78,21 @@ def test_one_head_alone(head: str, tmp_path: Path) -> None:
 
 def test_an_optimiser_of_the_converter_that_fails_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without copies of the graph its failure ends the conversion, which is then done once more with them."""
-    tried = []
+    tried, write = [], Node.update_proto
 
     class Failing:
         graph_been_opt = False
 
         def optimize(self, graph: object, iteration: int) -> None:
-            tried.append(os.environ.get(COPIES))
+            tried.append((os.environ.get(COPIES), Node.update_proto is write))
             raise IndexError("not for this graph")
 
     monkeypatch.setitem(tf2onnx.optimizer._get_optimizers(), "einsum_optimizer", Failing)
     one = small_models.small()
     saved = write_saved_model(one.model, CUT, tmp_path / "saved")
     folder = export_artifact(ArtifactName("onnx", "float32"), saved, one.card, tmp_path, one.calibration_images)
-    assert tried[0] == "FALSE" and set(tried[1:]) == {None}
-    assert COPIES not in os.environ
+    assert tried[0] == ("FALSE", False) and set(tried[1:]) == {(None, True)}
+    assert COPIES not in os.environ and Node.update_proto is write
     with OnnxRunner(folder) as runner:
         answers = runner.predict(one.images[:8])
     for name, expected in one.reference.items():
