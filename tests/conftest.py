@@ -88,7 +88,6 @@ def memory_given_back() -> Iterator[None]:
     Until then nothing older is looked at for garbage: with every package loaded, each look takes a quarter of a second, and
     an export, which has several, hardly more.
     """
-    gc.collect()
     gc.freeze()
     # Looks are as frequent as the last one was short.
     gc.collect()

@@ -49,8 +49,8 @@ LARGE = ("nasnet_mobile", "inception_v3", *RESIDUAL, *DEEP, *WIDE)
 EVERY_ARTIFACT = {str(name) for name in parse_formats(list(FORMATS))}
 # Rounded by the same code in the graph of float32, whatever the network: made of the smaller ones only.
 BETWEEN = ("float16", "uint8")
-# Rounded by the code that rounds int8, which is the harder case: of the largest networks int8 alone is made.
-LARGEST = (*RESIDUAL, *DEEP, *WIDE)
+# Rounded by the code that rounds int8, which is the harder case: of large ones only that one gets it whose answers it moved most.
+DYNAMIC = ("inception_v3",)
 # What computes in plain loops takes a hundred times as long as what is shipped, for every artifact anew. The kernels are the same
 # for all widths of weights: of large networks these artifacts are judged there, on so many pictures.
 PLAIN_LOOPS = {"tfjs-node/cpu": ("tfjs-float32",), "litert/reference": ("tflite-float32", "tflite-int8")}
@@ -70,7 +70,9 @@ def alpha_of(name: str) -> float:
 
 def artifacts_of(name: str) -> set[str]:
     """The artifacts that are made of a backbone."""
-    left_out = (BETWEEN if name in LARGE else ()) + (("dynamic_int8",) if name in LARGEST else ())
+    if name not in LARGE:
+        return EVERY_ARTIFACT
+    left_out = BETWEEN if name in DYNAMIC else (*BETWEEN, "dynamic_int8")
     return {each for each in EVERY_ARTIFACT if each.partition("-")[2] not in left_out}
 
 

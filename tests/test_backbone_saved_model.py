@@ -92,7 +92,7 @@ def folders(feature_vector: keras.Model, tmp_path_factory: pytest.TempPathFactor
     return root
 
 
-@pytest.mark.parametrize("name", ["keras", "unit"])
+@pytest.mark.parametrize("name", ["keras", pytest.param("unit", marks=pytest.mark.slow)])
 def test_weights_of_a_known_network_are_moved_into_it(folders: Path, feature_vector: keras.Model, name: str) -> None:
     backbone = load(folders / name)
     assert (backbone.usual_cut, backbone.pixel_scaling) == ("out_relu", "tf")
@@ -106,6 +106,7 @@ def test_weights_of_a_known_network_are_moved_into_it(folders: Path, feature_vec
     np.testing.assert_allclose(pooled, expected, atol=1e-4 * np.abs(expected).max())
 
 
+@pytest.mark.slow
 def test_what_matches_no_network_is_taken_as_it_is_and_frozen(folders: Path, feature_vector: keras.Model) -> None:
     backbone = load(folders / "strange", "tf")
     layer = backbone.model.get_layer("saved_model")
@@ -230,7 +231,7 @@ def _slim_name(layer: str, weight: str, version: str) -> str:
     return f"{scope}/BatchNorm/{weight}"
 
 
-@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("nested", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_graph_that_writes_files_is_refused(tmp_path: Path, nested: bool) -> None:
     marker = str(tmp_path / "marker")
 

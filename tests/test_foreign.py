@@ -48,6 +48,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_a_model_that_scales_its_pixels_is_exported_and_verified(here: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     ended = cutpoint(
@@ -86,6 +87,7 @@ def test_with_its_scaling_it_answers_as_the_model_does_on_scaled_pixels(here: Pa
     assert np.ptp(expected, axis=0).max() > 0.1
 
 
+@pytest.mark.slow
 def test_a_repeated_export_comes_from_the_cache(here: Path, tmp_path: Path) -> None:
     command = ("export", here / "scaled.keras", "--data", here / "photos", "--formats", "onnx-float32", "--json")
     first, second = (cutpoint(*command, "--out", tmp_path / name) for name in ("a", "b"))

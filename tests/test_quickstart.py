@@ -173,6 +173,7 @@ def eagerly(monkeypatch):
     monkeypatch.setattr(pretraining, "build_classifier", build)
 
 
+@pytest.mark.slow
 def test_pretraining_goes_on_where_it_was_stopped(tmp_path, eagerly):
     from pipeline.quickstart.pretrain import pretrain
     from pipeline.quickstart.pretraining import CHECKPOINT

@@ -462,6 +462,7 @@ def interrupt_at(process: subprocess.Popen[str], word: str) -> str:
     return "".join(seen) + rest
 
 
+@pytest.mark.slow
 def test_a_name_that_no_graph_could_have(here: Path, data: Path, tmp_path: Path) -> None:
     photos = tmp_path / "meine Fötos (2024)"
     photos.symlink_to(data, target_is_directory=True)

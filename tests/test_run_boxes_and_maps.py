@@ -145,10 +145,13 @@ def test_a_bad_cell_ends_with_one_message(small: tuple[Outcome, Path], tmp_path:
 
 
 @pytest.mark.slow
-def test_all_formats_verify(tmp_path: Path) -> None:
-    ended, out = run(tmp_path, 500, LOOSENED, side=96, formats=list(usual_formats()))
+def test_formats_between_float32_and_int8_verify(tmp_path: Path) -> None:
+    """The examples have the other ones; int8 of both heads on one backbone is TFLite's."""
+    usual = {str(name) for name in parse_formats(list(usual_formats()))}
+    formats = {name for name in usual if name.partition("-")[2] not in ("float32", "int8")} | {"tflite-int8"}
+    ended, out = run(tmp_path, 500, LOOSENED, side=96, formats=sorted(formats))
     found = statuses(out)
-    assert len({artifact for artifact, _, _ in found}) == len(parse_formats(list(usual_formats())))
+    assert {artifact for artifact, _, _ in found} == formats
     assert {key: each for key, each in found.items() if each[0] != "verified"} == {}
     assert [note for note in report_of(out)["notes"] if "max_abs of dynamic_int8 was loosened" in note]
     measures = report_of(out)["reference"]["measures"]

@@ -137,6 +137,7 @@ def test_a_correction_that_sees_rounded_activations_answers_nearer(tmp_path: Pat
     assert found["int8"] < 0.8 * found["dynamic_int8"]
 
 
+@pytest.mark.slow
 def test_equalised_channels_answer_alike_and_lie_nearer_together(
     folded: keras.Model, calibration: Inputs, held_out: Inputs
 ) -> None:
